@@ -1,0 +1,122 @@
+/** One row: what programs read (reason, HTTP status) and what people read (sentence, what to do next). */
+interface ErrorRow {
+  reason: string
+  httpStatus: number
+  sentence: string
+  next: string
+}
+
+/**
+ * Every error that reaches a user. `reason` is Kubernetes' StatusReason, so that client libraries
+ * know what to do; `{name}` is filled in by `failure()`. Sentences carry no full stop at the end.
+ */
+export const errorTable = {
+  // Requests
+  badRequest: { reason: 'BadRequest', httpStatus: 400, sentence: '{detail}', next: '' },
+  invalid: {
+    reason: 'Invalid',
+    httpStatus: 422,
+    sentence: '{kind} "{name}" is invalid: {detail}',
+    next: '',
+  },
+  notFound: {
+    reason: 'NotFound',
+    httpStatus: 404,
+    sentence: '{resource} "{name}" not found',
+    next: '',
+  },
+  pathNotFound: {
+    reason: 'NotFound',
+    httpStatus: 404,
+    sentence: 'the server has nothing at {path}',
+    next: 'GET /apis/macfleet.dev/v1 lists what there is',
+  },
+  alreadyExists: {
+    reason: 'AlreadyExists',
+    httpStatus: 409,
+    sentence: '{resource} "{name}" already exists',
+    next: 'Choose another name, or delete it first',
+  },
+  conflict: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: '{resource} "{name}" was changed by somebody else since you read it',
+    next: 'Read it again and repeat the change',
+  },
+  tooLarge: {
+    reason: 'RequestEntityTooLarge',
+    httpStatus: 413,
+    sentence: 'the request has more than {limitBytes} bytes',
+    next: 'Send less at once',
+  },
+  tooMany: {
+    reason: 'TooManyRequests',
+    httpStatus: 429,
+    sentence: 'the limit of {limit} {what} is reached',
+    next: 'Try again when some have ended',
+  },
+  timeout: {
+    reason: 'Timeout',
+    httpStatus: 504,
+    sentence: '{what} took longer than {timeoutMs} ms',
+    next: '',
+  },
+  unavailable: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: '{what} is not available: {detail}',
+    next: '{advice}',
+  },
+  internal: {
+    reason: 'InternalError',
+    httpStatus: 500,
+    sentence: 'internal error: {detail}',
+    next: 'This is a fault of macfleet; its log has more',
+  },
+
+  // Programs that we start
+  commandMissing: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'the program {command} is not on this host',
+    next: 'Install it; `macfleet doctor` names the package',
+  },
+  commandFailed: {
+    reason: 'InternalError',
+    httpStatus: 500,
+    sentence: '{command} failed ({outcome}): {output}',
+    next: '',
+  },
+  commandTimedOut: {
+    reason: 'Timeout',
+    httpStatus: 504,
+    sentence: '{command} did not end within {timeoutMs} ms',
+    next: '',
+  },
+
+  // The store
+  revisionCompacted: {
+    reason: 'Expired',
+    httpStatus: 410,
+    sentence: 'revision {revision} is too old: the oldest kept is {oldest}',
+    next: 'List again and watch from the revision of that list',
+  },
+  leaseNotFound: {
+    reason: 'NotFound',
+    httpStatus: 404,
+    sentence: 'lease {lease} has ended or never was',
+    next: '',
+  },
+  storeLocked: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: 'another process has the store in {folder} open',
+    next: 'Stop that daemon, or give this one a data folder of its own (--data-dir)',
+  },
+  storeCorrupt: {
+    reason: 'InternalError',
+    httpStatus: 500,
+    sentence: 'the store in {folder} is damaged: {detail}',
+    next: 'Nothing was changed. Run `macfleetd --repair-store`, which keeps a copy of the folder',
+  },
+} as const satisfies Record<string, ErrorRow>

@@ -1,0 +1,50 @@
+/**
+ * Every bound of the system in one place. A queue, cache, retry or loop that has no line here has no
+ * business existing. Passed in, so that a test can reach a limit without making a million of anything.
+ */
+export interface Limits {
+  /** Bytes of a request body that holds one object; etcd takes 1.5 MiB a request, so stay below it. */
+  requestBodyBytes: number
+  /** Objects in one page of a list; more are asked for with `continue`. */
+  listPage: number
+  /** Watches open at once on one daemon. */
+  watches: number
+  /** Events a slow watcher may have waiting before it is cut off and must list anew. */
+  watchBacklog: number
+  /** Revisions of history that the store keeps for watchers that come back. */
+  storeHistory: number
+  /** Events (the resource) kept per namespace; the oldest go first. */
+  eventsPerNamespace: number
+  /** Bytes of a program's output that are kept; what is beyond is dropped. */
+  commandOutputBytes: number
+  /** Bytes of one line on a QMP, guest agent or guardian socket. */
+  messageLineBytes: number
+  /** Bytes of a serial log before it is rotated; one older file is kept. */
+  serialLogBytes: number
+  /** Consoles and terminals open at once per virtual machine. */
+  sessionsPerMachine: number
+  /** Virtual machines that one host takes, whatever its size. */
+  machinesPerHost: number
+  /** Virtual size in bytes of the largest disk or image that is accepted. */
+  diskBytes: number
+}
+
+const KiB = 1024
+const MiB = 1024 * KiB
+const TiB = 1024 * 1024 * MiB
+
+/** The limits of a daemon in service. */
+export const defaultLimits: Limits = {
+  requestBodyBytes: 1 * MiB,
+  listPage: 500,
+  watches: 10_000,
+  watchBacklog: 1_000,
+  storeHistory: 10_000,
+  eventsPerNamespace: 1_000,
+  commandOutputBytes: 1 * MiB,
+  messageLineBytes: 4 * MiB,
+  serialLogBytes: 4 * MiB,
+  sessionsPerMachine: 16,
+  machinesPerHost: 256,
+  diskBytes: 8 * TiB,
+}
