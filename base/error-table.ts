@@ -119,4 +119,61 @@ export const errorTable = {
     sentence: 'the store in {folder} is damaged: {detail}',
     next: 'Nothing was changed. Run `macfleetd --repair-store`, which keeps a copy of the folder',
   },
+
+  // Launching a guest
+  socketPathTooLong: {
+    reason: 'Invalid',
+    httpStatus: 422,
+    sentence:
+      'the socket path {path} has {lengthBytes} bytes; the system takes at most {limitBytes} (unix(7))',
+    next: 'Give the daemon a shorter run folder (--run-dir)',
+  },
+  guestFileRefused: {
+    reason: 'Forbidden',
+    httpStatus: 403,
+    sentence: '{path} is no regular file: its guest may have left its bounds',
+    next: 'Treat that guest as hostile: stop it and look at its folder',
+  },
+  kvmUnusable: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'KVM was asked for, but {detail}',
+    next: 'Say `accelerator: auto` to emulate where KVM is missing; `macfleet doctor` has more',
+  },
+  firmwareMissing: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'the firmware {firmware} is not on this host ({looked})',
+    next: 'Install it (Debian: apt-get install ovmf)',
+  },
+  diskTooSmall: {
+    reason: 'Invalid',
+    httpStatus: 422,
+    sentence: 'a disk of {diskBytes} bytes is too small for an image of {imageBytes} bytes',
+    next: 'Ask for a disk of at least {imageBytes} bytes, or for none to get the size of the image',
+  },
+  portTaken: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: 'port {port}/{protocol} of {address} is taken by {holder}',
+    next: 'Choose another host port, or leave it out to be given a free one',
+  },
+  portsExhausted: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'no port of {address} from {first} to {last} is free',
+    next: 'Delete a virtual machine that has ports, or widen the range in the configuration',
+  },
+  seedInvalid: {
+    reason: 'Invalid',
+    httpStatus: 422,
+    sentence: 'the user data can not be used: {detail}',
+    next: 'cloud-init.readthedocs.io lists the formats',
+  },
+  machineConfigMissing: {
+    reason: 'Invalid',
+    httpStatus: 422,
+    sentence: 'a {machine} guest needs {what}',
+    next: 'The operator gives it in the configuration of this host',
+  },
 } as const satisfies Record<string, ErrorRow>
