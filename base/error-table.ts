@@ -101,6 +101,30 @@ export const errorTable = {
     sentence: 'revision {revision} is too old: the oldest kept is {oldest}',
     next: 'List again and watch from the revision of that list',
   },
+  revisionUnknown: {
+    reason: 'Expired',
+    httpStatus: 410,
+    sentence: 'revision {revision} is not of this store, whose newest is {newest}',
+    next: 'List again and watch from the revision of that list',
+  },
+  watcherTooSlow: {
+    reason: 'Expired',
+    httpStatus: 410,
+    sentence: 'the watch fell more than {limit} events behind and was ended',
+    next: 'List again and watch from the revision of that list',
+  },
+  storeRequestTooLarge: {
+    reason: 'RequestEntityTooLarge',
+    httpStatus: 413,
+    sentence: 'one transaction takes at most {limit} {what}',
+    next: 'Write less at once',
+  },
+  storeFull: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'the store has reached its limit of {limitBytes} bytes',
+    next: 'Delete objects that are no longer needed',
+  },
   leaseNotFound: {
     reason: 'NotFound',
     httpStatus: 404,
@@ -175,5 +199,73 @@ export const errorTable = {
     httpStatus: 422,
     sentence: 'a {machine} guest needs {what}',
     next: 'The operator gives it in the configuration of this host',
+  },
+
+  // Controlling a guest
+  guestUnreachable: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'QEMU does not answer on {path}: {detail}',
+    next: 'Wait: the daemon goes on trying. `macfleet describe vm` says how the guest is',
+  },
+  guestSocketRefused: {
+    reason: 'Forbidden',
+    httpStatus: 403,
+    sentence: '{path} is no socket: its guest may have left its bounds',
+    next: 'Treat that guest as hostile: stop it and look at its folder',
+  },
+  qemuRefused: {
+    reason: 'InternalError',
+    httpStatus: 500,
+    sentence: 'QEMU refused {command}: {detail}',
+    next: '',
+  },
+  qemuAnswerInvalid: {
+    reason: 'InternalError',
+    httpStatus: 500,
+    sentence: "QEMU's answer to {command} does not have the form that is documented",
+    next: 'Compare the QEMU on this host with those macfleet is tested with',
+  },
+  actionNotAllowed: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: 'a guest that is {runState} takes no {action}: it must be {allowed}',
+    next: '',
+  },
+  agentUnavailable: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'the guest agent does not answer ({detail})',
+    next: 'Wait for the guest to boot, or install qemu-guest-agent in it',
+  },
+  agentRefused: {
+    reason: 'InternalError',
+    httpStatus: 500,
+    sentence: 'the guest agent refused {command}: {detail}',
+    next: '',
+  },
+  agentAnswerInvalid: {
+    reason: 'InternalError',
+    httpStatus: 500,
+    sentence: "the guest agent's answer to {command} does not have the form that is documented",
+    next: 'Look at the agent in the guest: it is another program, or damaged',
+  },
+  agentAnswerTooLarge: {
+    reason: 'RequestEntityTooLarge',
+    httpStatus: 413,
+    sentence: "the guest agent's answer to {command} has more than {limitBytes} bytes",
+    next: 'Let the command write to a file in the guest, and copy that',
+  },
+  consoleUnavailable: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'the console is not available: {detail}',
+    next: 'Start the virtual machine first',
+  },
+  consoleTooSlow: {
+    reason: 'TooManyRequests',
+    httpStatus: 429,
+    sentence: 'this console session fell more than {limitBytes} bytes behind and was ended',
+    next: 'Open it again; `macfleet logs` has what was missed',
   },
 } as const satisfies Record<string, ErrorRow>

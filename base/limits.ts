@@ -27,6 +27,34 @@ export interface Limits {
   machinesPerHost: number
   /** Virtual size in bytes of the largest disk or image that is accepted. */
   diskBytes: number
+
+  // The store
+  /** Bytes of one key. */
+  storeKeyBytes: number
+  /** Bytes of all keys and values; it all lies in memory too. A write beyond is refused. */
+  storeBytes: number
+  /** Compares, and operations, of one transaction (etcd's --max-txn-ops default). */
+  transactionOperations: number
+  /** Bytes of the keys and values of one transaction (etcd's --max-request-bytes default). */
+  transactionBytes: number
+  /** Writes that wait for the disk at once. */
+  storeWritesWaiting: number
+  /** Leases held at once. */
+  leases: number
+
+  // Controlling a guest
+  /** QMP commands that wait for an answer at once on one connection. */
+  qmpCommandsWaiting: number
+  /** Requests that wait for one guest's agent, which serves them one at a time. */
+  agentRequestsWaiting: number
+  /** Bytes of input, and of each output, of one command that the guest agent runs. */
+  agentCommandBytes: number
+  /** Network interfaces, and addresses of each, that are taken from a guest agent's word. */
+  agentInterfaces: number
+  /** Bytes of the serial log that a new console session is shown first. */
+  consoleReplayBytes: number
+  /** Bytes that a console session may be behind before it is ended. */
+  consoleBacklogBytes: number
 }
 
 const KiB = 1024
@@ -47,4 +75,18 @@ export const defaultLimits: Limits = {
   sessionsPerMachine: 16,
   machinesPerHost: 256,
   diskBytes: 8 * TiB,
+
+  storeKeyBytes: 1 * KiB,
+  storeBytes: 256 * MiB,
+  transactionOperations: 128,
+  transactionBytes: 1.5 * MiB,
+  storeWritesWaiting: 10_000,
+  leases: 20_000,
+
+  qmpCommandsWaiting: 64,
+  agentRequestsWaiting: 32,
+  agentCommandBytes: 2 * MiB,
+  agentInterfaces: 64,
+  consoleReplayBytes: 64 * KiB,
+  consoleBacklogBytes: 1 * MiB,
 }
