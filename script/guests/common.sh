@@ -8,6 +8,7 @@ cache="${MACFLEET_CACHE_DIR:-$checkout/.macfleet/cache}"
 # File dates in the images, so that the same packages give the same bytes.
 export SOURCE_DATE_EPOCH=1700000000
 export TZ=UTC LC_ALL=C
+umask 022
 # Debian leaves the sbin folders out of a user's PATH; sfdisk, mkfs.vfat and depmod live there.
 PATH="$PATH:/usr/sbin:/sbin"
 
@@ -40,12 +41,12 @@ quick_key() {
     sha256sum | cut -d' ' -f1
 }
 
-# Both exit or return by the stamp: `already_built` before apt was asked, `same_inputs` after.
+# The question before apt was asked, and the one after.
 already_built() { outputs_present && [ "$(sed -n 1p "$stamp")" = "$(quick_key)" ]; }
 
-same_inputs() { # INPUTS_HASH
-  outputs_present && [ "$(sed -n 2p "$stamp")" = "$1" ] || return 1
-  write_stamp "$1"
+same_inputs() {
+  outputs_present && [ "$(sed -n 2p "$stamp")" = "$inputs" ] || return 1
+  write_stamp
 }
 
 outputs_present() {
@@ -55,8 +56,8 @@ outputs_present() {
   done
 }
 
-write_stamp() { # INPUTS_HASH
-  printf '%s\n%s\n' "$(quick_key)" "$1" >"$stamp.new"
+write_stamp() {
+  printf '%s\n%s\n' "$(quick_key)" "$inputs" >"$stamp.new"
   mv -f "$stamp.new" "$stamp"
 }
 
@@ -96,64 +97,96 @@ remove_work() {
 
 # Moves the finished files into place. The stamp goes first and comes back last: a build that is
 # killed in between is done again.
-publish() { # INPUTS_HASH
+publish() {
   local file
+  say "putting ${outputs[*]} into $out"
   rm -f "$stamp"
   for file in "${outputs[@]}"; do
     mv -f "$work/$file" "$out/$file"
   done
-  write_stamp "$1"
+  write_stamp
 }
 
 # --- Debian packages, without installing them -----------------------------------------------------
 
-# The newest kernel's own package: the cloud kernel's package of the stable name is empty.
+# What is installed here must not matter: without a status file only the archive is looked at.
+# Root stays root, as apt's own download user could not enter our folders. fetch_lists adds to it.
+apt_options=(-o Dir::State::status=/dev/null -o APT::Sandbox::User=root)
+lists_are_ours=no
+
+# The newest cloud kernel's own package: the package of the stable name holds nothing but that name.
 kernel_package() {
-  apt-cache depends --important linux-image-cloud-amd64 |
-    sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1
+  apt-cache "${apt_options[@]}" depends --important linux-image-cloud-amd64 2>/dev/null |
+    sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1 || true
 }
 
-# One line a package: name, version, the file apt calls it by, its digest.
-package_versions() { # PACKAGE...
-  apt-cache show --no-all-versions "$@" | awk '
+# Sets kernel, and inputs: a hash of the scripts and of the packages, whose names, versions, files
+# and digests go to the file $versions, one package a line.
+choose_packages() { # PACKAGE...
+  kernel=$(kernel_package)
+  if [ -z "$kernel" ]; then
+    fetch_lists
+    kernel=$(kernel_package)
+    [ -n "$kernel" ] || fail "apt knows no linux-image-cloud-amd64: is this Debian?"
+  fi
+  versions="$work/versions"
+  apt-cache "${apt_options[@]}" show --no-all-versions "$kernel" "$@" | awk '
     /^Package:/ { name = $2 } /^Version:/ { version = $2 } /^Architecture:/ { arch = $2 }
     /^SHA256:/ {
       file = version; gsub(/:/, "%3a", file)
       print name, version, name "_" file "_" arch ".deb", $2
-    }' | sort
+    }' | sort >"$versions"
+  inputs=$({ script_hash; cat "$versions"; } | sha256sum | cut -d' ' -f1)
 }
 
-# Fills the cache with the packages of package_versions, checked by digest.
-fetch_packages() { # FILE_OF_VERSIONS
-  local name version file digest wanted=()
+# Package lists of our own, for a machine whose lists are gone or too old to download by; the
+# machine's own can be renewed by root only.
+fetch_lists() {
+  say "fetching Debian's package lists"
+  mkdir -p "$cache/lists/partial" "$cache/apt"
+  apt_options+=(-o "Dir::State::Lists=$cache/lists" -o "Dir::Cache=$cache/apt")
+  lists_are_ours=yes
+  apt-get "${apt_options[@]}" -qq update >&2 || fail "apt-get update does not work here"
+}
+
+# Fills the cache with the chosen packages, checked by digest. Lists that name a version which the
+# mirror has dropped are the usual reason for a failure, so they are renewed once.
+fetch_packages() { # PACKAGE...: those given to choose_packages
   exec 8>"$cache/.lock"
   flock 8
-  while read -r name version file digest; do
-    echo "$digest  $cache/$file" | sha256sum --check --status 2>/dev/null && continue
-    rm -f "$cache/$file"
-    wanted+=("$name=$version")
-  done <"$1"
-  if [ ${#wanted[@]} -gt 0 ]; then
-    say "downloading ${#wanted[@]} Debian packages"
-    download "${wanted[@]}"
+  if ! fetch_missing; then
+    [ $lists_are_ours = no ] || fail "apt-get could not download the packages"
+    fetch_lists
+    choose_packages "$@"
+    fetch_missing || fail "apt-get could not download the packages"
   fi
   exec 8>&-
 }
 
+fetch_missing() {
+  local name version file digest wanted=()
+  while read -r name version file digest; do
+    echo "$digest  $cache/$file" | sha256sum --check --status 2>/dev/null && continue
+    rm -f "$cache/$file"
+    wanted+=("$name=$version")
+  done <"$versions"
+  [ ${#wanted[@]} -eq 0 ] || download "${wanted[@]}"
+}
+
 # Into a folder beside the cache first: an interrupted download leaves nothing under a final name.
-# apt warns that root's own folder can't be entered by its download user, and goes on: not a fault.
 download() { # PACKAGE=VERSION...
+  say "downloading Debian packages: $#"
+  rm -rf "$work/download"
   mkdir "$work/download"
-  (cd "$work/download" && apt-get download -qq -o APT::Sandbox::User=root "$@" >&2) ||
-    fail "apt-get could not download: $* (are its lists fresh? apt-get update)"
+  (cd "$work/download" &&
+    apt-get "${apt_options[@]}" download -qq "$@" >&2) || return 1
   mv -f "$work"/download/*.deb "$cache/"
-  rmdir "$work/download"
 }
 
 # Unpacks cached packages into a folder.
-unpack() { # FILE_OF_VERSIONS FOLDER PACKAGE...
-  local versions=$1 folder=$2 package file
-  shift 2
+unpack() { # FOLDER PACKAGE...
+  local folder=$1 package file
+  shift
   for package in "$@"; do
     file=$(awk -v name="$package" '$1 == name { print $3 }' "$versions")
     dpkg -x "$cache/$file" "$folder"
