@@ -10,7 +10,10 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
-          include: ['{base,resources,kvm,images,cluster,interface,agent}/**/*.test.ts', 'test/*.test.ts'],
+          include: [
+            '{base,resources,kvm,images,cluster,interface,agent}/**/*.test.ts',
+            'test/*.test.ts',
+          ],
           testTimeout: 20_000,
         },
       },

@@ -1,0 +1,116 @@
+import type { TSchema } from 'typebox'
+import { Value } from 'typebox/value'
+import { type ErrorCause, failure } from '../base/errors.ts'
+import { apiVersionOf, type Kind, type Resource } from './kind.ts'
+import { nearest } from './nearest.ts'
+
+/** More wrong fields than this are not listed: the first few are what is read. */
+const causesListed = 20
+
+/**
+ * Checks an object from outside against its kind and fills in the defaults.
+ * @returns a new object; the input is not touched
+ * @throws invalid, with one cause per wrong field; an unknown field names the nearest known one
+ */
+export function validate<Object extends Resource>(kind: Kind<Object>, input: unknown): Object {
+  const causes = [...unknownFields(kind.schema, input, '')]
+  if (causes.length === 0) causes.push(...schemaCauses(kind, input))
+  if (causes.length > 0) throw invalid(kind, input, causes)
+  const object = Value.Default(kind.schema, structuredClone(input)) as Object
+  const wrong = kind.check?.(object) ?? []
+  if (wrong.length > 0) throw invalid(kind, input, wrong)
+  return object
+}
+
+/** The error for an object whose fields are wrong. */
+export function invalid(kind: Kind, input: unknown, causes: ErrorCause[]): Error {
+  const name = nameOf(input)
+  const listed = causes.slice(0, causesListed)
+  const detail = listed.map(cause => `${cause.field}: ${cause.message}`).join('; ')
+  const object = { kind: kind.kind, group: kind.group, name }
+  return failure('invalid', { kind: kind.kind, name, detail }, { causes: listed, object })
+}
+
+function nameOf(input: unknown): string {
+  const metadata = isRecord(input) ? input['metadata'] : undefined
+  const name = isRecord(metadata) ? metadata['name'] : undefined
+  return typeof name === 'string' ? name.slice(0, 253) : ''
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** Walks the input beside its schema and reports every name that the schema does not have. */
+function* unknownFields(schema: TSchema, input: unknown, path: string): Generator<ErrorCause> {
+  if (Array.isArray(input)) {
+    const items = (schema as { items?: TSchema }).items
+    if (items === undefined) return
+    for (const [index, item] of input.entries())
+      yield* unknownFields(items, item, `${path}[${index}]`)
+    return
+  }
+  const properties = (schema as { properties?: Record<string, TSchema> }).properties
+  if (properties === undefined || !isRecord(input)) return
+  for (const [name, value] of Object.entries(input)) {
+    const field = path === '' ? name : `${path}.${name}`
+    const known = Object.hasOwn(properties, name) ? properties[name] : undefined
+    if (known !== undefined) yield* unknownFields(known, value, field)
+    else yield { field, message: unknownMessage(name, Object.keys(properties)) }
+  }
+}
+
+function unknownMessage(name: string, known: readonly string[]): string {
+  const meant = nearest(name, known)
+  return meant === undefined ? 'unknown field' : `unknown field; did you mean ${meant}?`
+}
+
+function schemaCauses(kind: Kind, input: unknown): ErrorCause[] {
+  if (!isRecord(input)) return [{ field: '', message: 'must be an object' }]
+  const expected = apiVersionOf(kind)
+  if (input['apiVersion'] !== expected) {
+    return [{ field: 'apiVersion', message: `must be ${expected}` }]
+  }
+  if (input['kind'] !== kind.kind) return [{ field: 'kind', message: `must be ${kind.kind}` }]
+  const withDefaults = Value.Default(kind.schema, structuredClone(input))
+  const causes = new Map<string, string>()
+  for (const error of Value.Errors(kind.schema, withDefaults)) {
+    const { field, message } = describe(error)
+    // The first complaint of a field is its own; those after it come from alternatives tried.
+    if (!causes.has(field)) causes.set(field, message)
+  }
+  return [...causes].map(([field, message]) => ({ field, message }))
+}
+
+type SchemaError = ReturnType<typeof Value.Errors>[number]
+
+function describe(error: SchemaError): ErrorCause {
+  const path = error.instancePath.split('/').slice(1).map(unescapePointer).reduce(appendStep, '')
+  const params = error.params as { requiredProperties?: string[]; allowedValues?: unknown[] }
+  if (error.keyword === 'required' && params.requiredProperties?.[0] !== undefined) {
+    return { field: appendStep(path, params.requiredProperties[0]), message: 'is required' }
+  }
+  if (error.keyword === 'enum' && params.allowedValues !== undefined) {
+    return { field: path, message: `must be one of ${params.allowedValues.join(', ')}` }
+  }
+  if (error.schemaPath.includes('/anyOf')) {
+    return { field: path, message: 'must be a quantity such as 2, 500m or 1Gi' }
+  }
+  if (error.keyword === 'propertyNames') {
+    return {
+      field: path,
+      message: 'has a key that is not a label key (letters, digits, -_. and /)',
+    }
+  }
+  return { field: path, message: error.message }
+}
+
+/** JSON Pointer, RFC 6901 section 3. */
+function unescapePointer(step: string): string {
+  return step.replaceAll('~1', '/').replaceAll('~0', '~')
+}
+
+function appendStep(path: string, step: string): string {
+  if (/^\d+$/.test(step)) return `${path}[${step}]`
+  return path === '' ? step : `${path}.${step}`
+}
