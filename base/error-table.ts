@@ -268,4 +268,98 @@ export const errorTable = {
     sentence: 'this console session fell more than {limitBytes} bytes behind and was ended',
     next: 'Open it again; `macfleet logs` has what was missed',
   },
+
+  // The guardian
+  guardianUnavailable: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'the guardian does not answer on {path}: {detail}',
+    next: 'Under systemd: `systemctl status macfleet-guardian`; else its log lies beside that socket',
+  },
+  guardianStartFailed: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'the guardian did not start: {detail}',
+    next: '{path} has more',
+  },
+  guardianTaken: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: 'another guardian has {folder}',
+    next: 'Stop it, or give this one folders of its own (--run-dir, --data-dir)',
+  },
+  guardianRefused: {
+    reason: 'BadRequest',
+    httpStatus: 400,
+    sentence: 'the guardian refused {method}: {detail}',
+    next: '',
+  },
+  guardianNameTaken: {
+    reason: 'AlreadyExists',
+    httpStatus: 409,
+    sentence: 'the guardian already has a process {name}, which {state}',
+    next: 'End it, and forget how it ended, first',
+  },
+  guardianProcessNotFound: {
+    reason: 'NotFound',
+    httpStatus: 404,
+    sentence: 'the guardian has no process {name}',
+    next: '',
+  },
+  guardianStaleIdentity: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: 'process {name} is no longer the one with pid {pid}',
+    next: 'List the processes again',
+  },
+  guardianBusy: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: 'the guardian still has {count} running processes',
+    next: 'End them first, or stop it by force, which kills them',
+  },
+
+  // Images
+  imageRefused: {
+    reason: 'Invalid',
+    httpStatus: 422,
+    sentence: 'this file is not accepted as an image ({refusal}): {detail}',
+    next: '{advice}',
+  },
+  imageSourceUnreadable: {
+    reason: 'BadRequest',
+    httpStatus: 400,
+    sentence: 'cannot read {path}: {detail}',
+    next: '',
+  },
+  imageInUse: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: 'image {digest} is in use by {users}',
+    next: 'Delete those first',
+  },
+  imagePinned: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: 'image {digest} is pinned',
+    next: 'Unpin it first',
+  },
+  imageIndexCorrupt: {
+    reason: 'InternalError',
+    httpStatus: 500,
+    sentence: 'the index of the images in {folder} is damaged: {detail}',
+    next: '{advice}',
+  },
+  layerIndexInvalid: {
+    reason: 'Invalid',
+    httpStatus: 422,
+    sentence: 'the index of a layer is not valid: {detail}',
+    next: '',
+  },
+  diskFull: {
+    reason: 'InsufficientStorage',
+    httpStatus: 507,
+    sentence: 'the disk that holds {folder} is full: {detail}',
+    next: 'Make room there, for example with `macfleet image prune`',
+  },
 } as const satisfies Record<string, ErrorRow>

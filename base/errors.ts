@@ -48,6 +48,8 @@ export class MacfleetError extends Error {
   readonly next: string
   readonly causes: readonly ErrorCause[]
   readonly object: ErrorObject
+  /** What the sentence was filled in with: with it another process can make the same error again. */
+  readonly values: Readonly<Record<string, string | number>>
 
   constructor(code: ErrorCode, values: Record<string, string | number>, extras: ErrorExtras = {}) {
     const entry = errorTable[code]
@@ -61,6 +63,7 @@ export class MacfleetError extends Error {
     this.next = next
     this.causes = extras.causes ?? []
     this.object = extras.object ?? {}
+    this.values = values
   }
 }
 

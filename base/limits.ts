@@ -55,6 +55,28 @@ export interface Limits {
   consoleReplayBytes: number
   /** Bytes that a console session may be behind before it is ended. */
   consoleBacklogBytes: number
+
+  // The guardian
+  /** Processes the guardian has: those that run and those that ended and were not yet forgotten. */
+  guardedProcesses: number
+  /** Clients connected to the guardian at once. */
+  guardianClients: number
+  /** Log files of one process that the guardian rotates. */
+  guardedLogs: number
+  /** Bytes kept in the file of what a process said on its standard error. */
+  lastWordsBytes: number
+  /** Bytes of these that go into the record of its end; a list of all must fit into one message. */
+  lastWordsTailBytes: number
+
+  // Images
+  /** Imports at work at once; each takes a thread and up to a core. */
+  imageImports: number
+  /** Bytes that an import leaves free on the disk, so that the store, logs and guests can go on. */
+  imageReserveBytes: number
+  /** Bytes of one kernel or initrd that belongs to an image. */
+  bootFileBytes: number
+  /** Chunks of one layer: with chunks of at most 1 MiB, a bound on what one image holds. */
+  layerChunks: number
 }
 
 const KiB = 1024
@@ -89,4 +111,15 @@ export const defaultLimits: Limits = {
   agentInterfaces: 64,
   consoleReplayBytes: 64 * KiB,
   consoleBacklogBytes: 1 * MiB,
+
+  guardedProcesses: 512,
+  guardianClients: 32,
+  guardedLogs: 8,
+  lastWordsBytes: 64 * KiB,
+  lastWordsTailBytes: 2 * KiB,
+
+  imageImports: 4,
+  imageReserveBytes: 1 * 1024 * MiB,
+  bootFileBytes: 512 * MiB,
+  layerChunks: 8 * MiB,
 }

@@ -33,6 +33,15 @@ export function identify(pid: number): ProcessIdentity | undefined {
   return { pid: stat.pid, startTicks: stat.startTicks }
 }
 
+/**
+ * The identity of a child of this process that was not yet reaped: it may have ended already (a
+ * zombie has its start time still). Undefined when there is none.
+ */
+export function identifyChild(pid: number): ProcessIdentity | undefined {
+  const stat = readStat(pid)
+  return stat === undefined ? undefined : { pid: stat.pid, startTicks: stat.startTicks }
+}
+
 /** Whether exactly this process still runs. */
 export function isAlive(identity: ProcessIdentity): boolean {
   return identify(identity.pid)?.startTicks === identity.startTicks
