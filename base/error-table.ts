@@ -176,6 +176,12 @@ export const errorTable = {
     sentence: 'a disk of {diskBytes} bytes is too small for an image of {imageBytes} bytes',
     next: 'Ask for a disk of at least {imageBytes} bytes, or for none to get the size of the image',
   },
+  imageUnreadable: {
+    reason: 'InternalError',
+    httpStatus: 500,
+    sentence: 'guests may not read the image file {path}',
+    next: 'Give it the mode 0444; `macfleet image verify` says whether its content is whole',
+  },
   portTaken: {
     reason: 'Conflict',
     httpStatus: 409,

@@ -121,5 +121,5 @@ export const defaultLimits: Limits = {
   imageImports: 4,
   imageReserveBytes: 1 * 1024 * MiB,
   bootFileBytes: 512 * MiB,
-  layerChunks: 8 * MiB,
+  layerChunks: 8 * 1024 * 1024,
 }
