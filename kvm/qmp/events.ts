@@ -11,14 +11,13 @@ const shutdownCause = Type.Object({
   reason: Type.String(),
 })
 
-const jobProgress = Type.Object({
+const progress = {
   type: Type.String(),
   device: Type.String(),
   len: Type.Integer(),
   offset: Type.Integer(),
   speed: Type.Integer(),
-  error: optional(Type.String()),
-})
+}
 
 /** Every event that macfleet acts on (QEMU QMP reference manual), by name. */
 export const qmpEvents = {
@@ -47,9 +46,9 @@ export const qmpEvents = {
     msg: Type.String(),
     fatal: Type.Boolean(),
   }),
-  BLOCK_JOB_READY: jobProgress,
-  BLOCK_JOB_COMPLETED: jobProgress,
-  BLOCK_JOB_CANCELLED: jobProgress,
+  BLOCK_JOB_READY: Type.Object(progress),
+  BLOCK_JOB_COMPLETED: Type.Object({ ...progress, error: optional(Type.String()) }),
+  BLOCK_JOB_CANCELLED: Type.Object(progress),
   BLOCK_JOB_ERROR: Type.Object({
     device: Type.String(),
     operation: Type.Enum(['read', 'write']),
