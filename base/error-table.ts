@@ -55,6 +55,25 @@ export const errorTable = {
     sentence: 'the limit of {limit} {what} is reached',
     next: 'Try again when some have ended',
   },
+  forbidden: { reason: 'Forbidden', httpStatus: 403, sentence: '{detail}', next: '' },
+  namespaceTerminating: {
+    reason: 'Forbidden',
+    httpStatus: 403,
+    sentence: 'the namespace {namespace} is being deleted and takes no new objects',
+    next: 'Wait until it is gone, or use another one',
+  },
+  methodNotAllowed: {
+    reason: 'MethodNotAllowed',
+    httpStatus: 405,
+    sentence: '{path} does not take {method}',
+    next: 'It takes {allowed}',
+  },
+  unsupportedMediaType: {
+    reason: 'UnsupportedMediaType',
+    httpStatus: 415,
+    sentence: 'a body of type {type} is not understood here',
+    next: 'Send {supported}',
+  },
   timeout: {
     reason: 'Timeout',
     httpStatus: 504,

@@ -1,0 +1,48 @@
+import { constants } from 'node:fs'
+import { chmod, copyFile, link, rename, rm, stat, symlink } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import { failure } from '../base/errors.ts'
+import { isErrno } from '../base/files.ts'
+import type { UserIdentity } from './guest-user.ts'
+
+/**
+ * Puts an image's raw file into a guest's outer folder as a hard link. So the guest's user can read it
+ * although the folders of the images may be closed to it; it can't write it, because it owns neither the
+ * file nor the folder; and its bytes stay as long as a guest has them. The file must be readable by
+ * everybody (0444): nothing of it is changed here. When the images are on another file system it is a
+ * symbolic link, and the folders above the image must let the guest's user pass.
+ * @throws imageUnreadable
+ */
+export async function linkImage(
+  source: string,
+  target: string,
+  owner: UserIdentity | undefined,
+): Promise<void> {
+  const status = await stat(source)
+  if (!status.isFile() || (owner !== undefined && (status.mode & 0o004) === 0)) {
+    throw failure('imageUnreadable', { path: source })
+  }
+  await place(target, async temporary => {
+    await link(source, temporary).catch(error => {
+      if (!isErrno(error, 'EXDEV')) throw error
+      return symlink(resolve(source), temporary)
+    })
+  })
+}
+
+/** Copies a kernel or initial RAM disk into a guest's outer folder, readable and not writable. */
+export async function copyBootFile(source: string, target: string): Promise<void> {
+  await place(target, async temporary => {
+    await copyFile(source, temporary, constants.COPYFILE_FICLONE)
+    await chmod(temporary, 0o444)
+  })
+}
+
+async function place(target: string, create: (temporary: string) => Promise<void>): Promise<void> {
+  const temporary = `${target}.tmp`
+  await rm(temporary, { force: true })
+  await create(temporary)
+  await rename(temporary, target)
+  // rename(2) leaves both names when they are links to one file.
+  await rm(temporary, { force: true })
+}
