@@ -52,7 +52,12 @@ describe('validate', () => {
     [machine({}, { name: 'Capital' }), 'metadata.name'],
     [machine({}, { name: 'a', labels: { 'a b': 'c' } }), 'metadata.labels'],
     [{ ...machine({}), kind: 'Host' }, 'kind: must be VirtualMachine'],
-    [JSON.parse('{"__proto__": {"polluted": 1}}'), '__proto__: unknown field'],
+    [
+      JSON.parse(
+        '{"__proto__": {"polluted": 1}, "apiVersion": "macfleet.dev/v1", "kind": "VirtualMachine"}',
+      ),
+      '__proto__: unknown field',
+    ],
     [[], 'must be an object'],
     [null, 'must be an object'],
   ])('refuses %j', (input, sentence) => {

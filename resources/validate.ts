@@ -13,8 +13,8 @@ const causesListed = 20
  * @throws invalid, with one cause per wrong field; an unknown field names the nearest known one
  */
 export function validate<Object extends Resource>(kind: Kind<Object>, input: unknown): Object {
-  const causes = [...unknownFields(kind.schema, input, '')]
-  if (causes.length === 0) causes.push(...schemaCauses(kind, input))
+  const causes = identityCauses(kind, input)
+  if (causes.length === 0) causes.push(...findCauses(kind.schema, input))
   if (causes.length > 0) throw invalid(kind, input, causes)
   const object = Value.Default(kind.schema, structuredClone(input)) as Object
   const wrong = kind.check?.(object) ?? []
@@ -65,16 +65,25 @@ function unknownMessage(name: string, known: readonly string[]): string {
   return meant === undefined ? 'unknown field' : `unknown field; did you mean ${meant}?`
 }
 
-function schemaCauses(kind: Kind, input: unknown): ErrorCause[] {
+function identityCauses(kind: Kind, input: unknown): ErrorCause[] {
+  if (!isRecord(input)) return []
+  const expected = { apiVersion: apiVersionOf(kind), kind: kind.kind }
+  return Object.entries(expected)
+    .filter(([field, value]) => input[field] !== value)
+    .map(([field, value]) => ({ field, message: `must be ${value}` }))
+}
+
+/**
+ * Everything that is wrong with an input, defaults filled in first; empty when nothing is. Unknown
+ * names are told before anything else, because what follows from a misspelt name only confuses.
+ */
+export function findCauses(schema: TSchema, input: unknown): ErrorCause[] {
   if (!isRecord(input)) return [{ field: '', message: 'must be an object' }]
-  const expected = apiVersionOf(kind)
-  if (input['apiVersion'] !== expected) {
-    return [{ field: 'apiVersion', message: `must be ${expected}` }]
-  }
-  if (input['kind'] !== kind.kind) return [{ field: 'kind', message: `must be ${kind.kind}` }]
-  const withDefaults = Value.Default(kind.schema, structuredClone(input))
+  const unknown = [...unknownFields(schema, input, '')]
+  if (unknown.length > 0) return unknown
+  const withDefaults = Value.Default(schema, structuredClone(input))
   const causes = new Map<string, string>()
-  for (const error of Value.Errors(kind.schema, withDefaults)) {
+  for (const error of Value.Errors(schema, withDefaults)) {
     const { field, message } = describe(error)
     // The first complaint of a field is its own; those after it come from alternatives tried.
     if (!causes.has(field)) causes.set(field, message)

@@ -1,0 +1,187 @@
+import { readFileSync } from 'node:fs'
+import { hostname } from 'node:os'
+import { resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import Type, { type Static } from 'typebox'
+import { Value } from 'typebox/value'
+import { parse as parseYaml } from 'yaml'
+import { failure } from '../base/errors.ts'
+import { isErrno } from '../base/files.ts'
+import { messageOf } from '../base/log.ts'
+import { labelsSchema } from '../resources/metadata.ts'
+import { quantitySchema } from '../resources/quantity.ts'
+import { findCauses } from '../resources/validate.ts'
+
+const strict = { additionalProperties: false }
+
+const rangeSchema = (description: string, first: number, last: number, most: number) =>
+  Type.Object(
+    {
+      first: Type.Integer({ minimum: 1, maximum: most, default: first }),
+      last: Type.Integer({ minimum: 1, maximum: most, default: last }),
+    },
+    { ...strict, description, default: {} },
+  )
+
+/** The configuration file's schema; every setting has a default. */
+export const configSchema = Type.Object(
+  {
+    hostName: Type.Optional(
+      Type.String({
+        pattern: '^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$',
+        maxLength: 253,
+        description: "This host's name in the fleet; the machine's own name when left out.",
+      }),
+    ),
+    dataDir: Type.String({
+      default: '/var/lib/macfleet',
+      description: 'The store, images and disks of guests. Local disk, one daemon.',
+    }),
+    runDir: Type.String({
+      default: '/run/macfleet',
+      description: 'Sockets. Short, because a socket path has at most 107 bytes.',
+    }),
+    socket: Type.Optional(
+      Type.String({ description: 'The API socket; macfleet.sock in runDir when left out.' }),
+    ),
+    socketGroup: Type.String({ default: 'macfleet', description: 'Who may use the API socket.' }),
+    labels: Type.Optional(labelsSchema),
+    accelerator: Type.Enum(['auto', 'kvm', 'tcg'], {
+      default: 'auto',
+      description: 'How guests are executed; auto takes KVM where it works.',
+    }),
+    logLevel: Type.Enum(['debug', 'info', 'warn', 'error', 'silent'], { default: 'info' }),
+    guardian: Type.Enum(['own', 'systemd'], {
+      default: 'own',
+      description: 'Who starts the guardian: the daemon when none answers, or systemd.',
+    }),
+    firewall: Type.Boolean({
+      default: true,
+      description: "Keep guests off this host's loopback and networks (needs root and nftables).",
+    }),
+    forwardAddress: Type.String({
+      default: '127.0.0.1',
+      description: "Address on which guests' ports are offered.",
+    }),
+    forwardPorts: rangeSchema("Ports for guests' ports.", 20_000, 29_999, 65_535),
+    guestUsers: rangeSchema('User ids for guests.', 210_000, 219_999, 4_294_967_294),
+    cpuOvercommit: Type.Number({
+      default: 4,
+      minimum: 0.1,
+      maximum: 64,
+      description:
+        'Allocatable cores = cores x this. Higher packs more; guests that compute at once get less each.',
+    }),
+    memoryReserve: quantitySchema('Memory that guests never get.', '512Mi'),
+    diskReserve: quantitySchema(
+      'Disk that stays free: nothing is started or imported below it.',
+      '1Gi',
+    ),
+  },
+  strict,
+)
+
+type Settings = Static<typeof configSchema>
+
+/** The settings of one daemon, complete and absolute. */
+export interface Config extends Settings {
+  hostName: string
+  socket: string
+}
+
+const flags = {
+  config: { type: 'string' },
+  'data-dir': { type: 'string' },
+  'run-dir': { type: 'string' },
+  socket: { type: 'string' },
+  'host-name': { type: 'string' },
+  accelerator: { type: 'string' },
+  'log-level': { type: 'string' },
+  guardian: { type: 'string' },
+  'repair-store': { type: 'boolean' },
+  help: { type: 'boolean', short: 'h' },
+  version: { type: 'boolean' },
+} as const
+
+/** What `macfleetd` was asked to do. */
+export interface Invocation {
+  action: 'serve' | 'repair-store' | 'help' | 'version'
+  config: Config
+}
+
+/** Where the configuration is looked for when no flag says otherwise. */
+export const defaultConfigPath = '/etc/macfleet/macfleetd.yaml'
+
+/**
+ * Reads the command line and the configuration file; flags win over the file.
+ * @throws badRequest naming the flag, the file or the setting that is wrong
+ */
+export function readInvocation(commandLine: readonly string[]): Invocation {
+  const values = parseFlags(commandLine)
+  const path = values.config ?? defaultConfigPath
+  const settings = readSettings(path, values.config !== undefined)
+  const named: [keyof Settings, string | undefined][] = [
+    ['dataDir', values['data-dir']],
+    ['runDir', values['run-dir']],
+    ['socket', values.socket],
+    ['hostName', values['host-name']],
+    ['accelerator', values.accelerator],
+    ['logLevel', values['log-level']],
+    ['guardian', values.guardian],
+  ]
+  for (const [name, value] of named) if (value !== undefined) settings[name] = value
+  const config = completeConfig(settings, path)
+  if (values.help) return { action: 'help', config }
+  if (values.version) return { action: 'version', config }
+  return { action: values['repair-store'] ? 'repair-store' : 'serve', config }
+}
+
+function parseFlags(commandLine: readonly string[]) {
+  try {
+    return parseArgs({ args: [...commandLine], options: flags, allowPositionals: false }).values
+  } catch (error) {
+    throw failure('badRequest', { detail: messageOf(error) })
+  }
+}
+
+function readSettings(path: string, mustExist: boolean): Record<string, unknown> {
+  try {
+    const parsed: unknown = parseYaml(readFileSync(path, 'utf8')) ?? {}
+    if (typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed))
+      return { ...parsed }
+    throw new Error('must hold settings, one `name: value` a line')
+  } catch (error) {
+    if (!mustExist && isErrno(error, 'ENOENT')) return {}
+    throw failure('badRequest', { detail: `configuration ${path}: ${messageOf(error)}` })
+  }
+}
+
+/** Checks settings, fills in the defaults and makes paths absolute. */
+export function completeConfig(settings: Record<string, unknown>, origin = 'settings'): Config {
+  const causes = findCauses(configSchema, settings)
+  if (causes.length > 0) {
+    const detail = causes.map(cause => `${cause.field}: ${cause.message}`).join('; ')
+    throw failure('badRequest', { detail: `configuration ${origin}: ${detail}` }, { causes })
+  }
+  const complete = Value.Default(configSchema, structuredClone(settings)) as Settings
+  const runDir = resolve(complete.runDir)
+  return {
+    ...complete,
+    runDir,
+    dataDir: resolve(complete.dataDir),
+    hostName: complete.hostName ?? hostname().toLowerCase(),
+    socket: resolve(complete.socket ?? `${runDir}/macfleet.sock`),
+  }
+}
+
+/** The text of `macfleetd --help`. */
+export const usage = `macfleetd: the macfleet daemon
+
+  macfleetd [--config FILE] [--data-dir DIR] [--run-dir DIR] [--socket PATH]
+            [--host-name NAME] [--accelerator auto|kvm|tcg]
+            [--log-level debug|info|warn|error|silent] [--guardian own|systemd]
+  macfleetd --repair-store     mends a damaged store, after copying it aside
+  macfleetd guardian ...       the guardian; started by the daemon or by systemd
+
+Settings are read from ${defaultConfigPath} when it is there; flags win.
+`

@@ -1,0 +1,180 @@
+import { type Clock, preciseTimestamp } from '../../base/clock.ts'
+import { failure, messageOf } from '../../base/errors.ts'
+import { writeFileAtomic } from '../../base/files.ts'
+import type { Limits } from '../../base/limits.ts'
+import type { Log } from '../../base/log.ts'
+import { isAlive, type ProcessIdentity } from '../../base/process-identity.ts'
+import { type Child, startChild } from './child.ts'
+import { markOf } from './orphans.ts'
+import type {
+  EndReason,
+  ExitRecord,
+  GuardedLog,
+  GuardedProcess,
+  StartParameters,
+} from './protocol.ts'
+import type { Registry, RegistryEntry } from './registry.ts'
+import { moveToScope } from './scope.ts'
+
+/** How processes are kept. */
+export interface ProcessesInit {
+  dataFolder: string
+  bootId: string
+  /** The systemd slice whose scopes the processes move into; absent where systemd does not run us. */
+  slice?: string
+  /** Processes of an earlier guardian, all ended. */
+  ended: readonly RegistryEntry[]
+  limits: Limits
+  /** Told once for every end, after it is on disk. */
+  onExit(process: GuardedProcess & { ended: ExitRecord }): void
+}
+
+/** What processes need. */
+export interface ProcessesComponents {
+  clock: Clock
+  log: Log
+  registry: Registry
+}
+
+/** The guardian's children: those that run, and those whose end was not yet forgotten. */
+export interface Processes {
+  /**
+   * Starts a process; the only door through which one comes to be.
+   * @throws guardianNameTaken, tooMany, commandMissing, guardianRefused
+   */
+  start(parameters: StartParameters): Promise<ProcessIdentity>
+  list(): GuardedProcess[]
+  /**
+   * Sends a signal to exactly the process that the caller means; false when it has ended.
+   * @throws guardianProcessNotFound, guardianStaleIdentity
+   */
+  signal(name: string, signal: NodeJS.Signals, identity: ProcessIdentity): boolean
+  /**
+   * Drops the record of an end.
+   * @throws guardianProcessNotFound, or guardianNameTaken while it runs
+   */
+  forget(name: string): void
+  /** How many run. */
+  running(): number
+  /** The logs of those that run. */
+  logs(): GuardedLog[]
+  /** Starts nothing more, kills all that run and waits until their ends are recorded. */
+  killAll(): Promise<void>
+}
+
+interface Kept {
+  entry: RegistryEntry
+  logs: GuardedLog[]
+  child?: Child
+  /** Settles when its end is on disk. */
+  over: Promise<void>
+}
+
+/** Makes the set; what an earlier guardian left is in it as ended. */
+export function createProcesses(init: ProcessesInit, components: ProcessesComponents): Processes {
+  const { clock, log, registry } = components
+  const kept = new Map<string, Kept>()
+  for (const entry of init.ended) {
+    kept.set(entry.name, { entry, logs: [], over: Promise.resolve() })
+  }
+  let stopping = false
+
+  const reserve = (parameters: StartParameters): Kept => {
+    const { name, stderrPath, exitPath } = parameters
+    const there = kept.get(name)
+    if (there !== undefined) {
+      const state = there.entry.ended === undefined ? 'runs' : 'has ended'
+      throw failure('guardianNameTaken', { name, state })
+    }
+    if (stopping) throw failure('guardianRefused', { method: 'start', detail: 'it is stopping' })
+    const limit = init.limits.guardedProcesses
+    if (kept.size >= limit) throw failure('tooMany', { limit, what: 'guarded processes' })
+    const startedAt = preciseTimestamp(clock)
+    const entry = { name, bootId: init.bootId, startedAt, stderrPath, exitPath }
+    const one: Kept = { entry, logs: parameters.logs, over: Promise.resolve() }
+    kept.set(name, one)
+    return one
+  }
+
+  const recordEnd = async (one: Kept, child: Child): Promise<void> => {
+    const outcome = await child.ended
+    const reason: EndReason = stopping && outcome.signal === 'SIGKILL' ? 'guardianStopped' : 'exited'
+    const ended = { reason, ...outcome }
+    one.entry = { ...one.entry, ended }
+    one.child = undefined
+    try {
+      registry.write(one.entry)
+      await writeExitRecord(one.entry.exitPath, ended)
+    } catch (error) {
+      log.warn({ name: one.entry.name, error: messageOf(error) }, 'an end could not be recorded')
+    }
+    log.info({ ...describe(one.entry) }, 'a process has ended')
+    init.onExit({ ...describe(one.entry), ended })
+  }
+
+  return {
+    async start(parameters) {
+      const one = reserve(parameters)
+      const { name } = parameters
+      try {
+        registry.write(one.entry)
+        const mark = markOf(init.dataFolder, name)
+        const child = await startChild({ parameters, mark, limits: init.limits }, components)
+        one.child = child
+        one.entry = { ...one.entry, identity: child.identity }
+        one.over = recordEnd(one, child)
+        registry.write(one.entry)
+        if (init.slice !== undefined) moveToScope(name, child.identity.pid, init.slice, log)
+        log.info({ name, ...child.identity }, 'a process was started')
+        if (stopping) child.kill('SIGKILL')
+        return child.identity
+      } catch (error) {
+        if (one.child === undefined) {
+          kept.delete(name)
+          registry.remove(name)
+        } else one.child.kill('SIGKILL')
+        throw error
+      }
+    },
+    list: () => [...kept.values()].map(one => describe(one.entry)),
+    signal(name, signal, identity) {
+      const one = kept.get(name)
+      if (one === undefined) throw failure('guardianProcessNotFound', { name })
+      const { pid, startTicks } = identity
+      if (one.entry.identity?.pid !== pid || one.entry.identity.startTicks !== startTicks) {
+        throw failure('guardianStaleIdentity', { name, pid })
+      }
+      return isAlive(identity) && (one.child?.kill(signal) ?? false)
+    },
+    forget(name) {
+      const one = kept.get(name)
+      if (one === undefined) throw failure('guardianProcessNotFound', { name })
+      if (one.entry.ended === undefined) {
+        throw failure('guardianNameTaken', { name, state: 'runs' })
+      }
+      kept.delete(name)
+      registry.remove(name)
+    },
+    running: () => countRunning(kept),
+    logs: () => [...kept.values()].flatMap(one => (one.child === undefined ? [] : one.logs)),
+    async killAll() {
+      stopping = true
+      for (const one of kept.values()) one.child?.kill('SIGKILL')
+      await Promise.all([...kept.values()].map(one => one.over))
+    },
+  }
+}
+
+function countRunning(kept: Map<string, Kept>): number {
+  return [...kept.values()].filter(one => one.entry.ended === undefined).length
+}
+
+function describe(entry: RegistryEntry): GuardedProcess {
+  const { name, identity, startedAt, ended } = entry
+  return { name, identity, startedAt, ended }
+}
+
+/** Leaves the record of an end where its reader expects it, whole or not at all. */
+export function writeExitRecord(path: string, ended: ExitRecord): Promise<void> {
+  return writeFileAtomic(path, JSON.stringify(ended))
+}

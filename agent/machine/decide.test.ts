@@ -1,0 +1,126 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { decide, type Situation, type Step } from './decide.ts'
+
+const idle: Situation = {
+  wanted: 'Running',
+  restartPolicy: 'OnFailure',
+  mayCutPower: true,
+  process: 'none',
+  guest: 'unknown',
+  stopping: false,
+  lastExit: undefined,
+  startAsked: false,
+  restartAsked: false,
+  waitMs: 0,
+}
+const running: Situation = { ...idle, process: 'running', guest: 'running' }
+const exit = (reason: NonNullable<Situation['lastExit']>['reason'], intended = false) => ({
+  lastExit: { reason, intended },
+})
+
+describe('decide', () => {
+  test.each<[string, Situation, Step['kind']]>([
+    ['starts what never ran', idle, 'start'],
+    ['leaves a stopped machine stopped', { ...idle, wanted: 'Stopped' }, 'rest'],
+    ['does not start a machine only to suspend it', { ...idle, wanted: 'Suspended' }, 'rest'],
+    ['leaves a running guest alone', running, 'rest'],
+    [
+      'collects an exit before anything else',
+      { ...idle, wanted: 'Gone', process: 'ended' },
+      'collect',
+    ],
+    ['lets QEMU go when its guest has ended', { ...running, guest: 'ended' }, 'quit'],
+    ['shuts down', { ...running, wanted: 'Stopped' }, 'shutDown'],
+    ['shuts down once', { ...running, wanted: 'Stopped', stopping: true }, 'rest'],
+    ['shuts down for a restart', { ...running, restartAsked: true }, 'shutDown'],
+    ['pauses', { ...running, wanted: 'Suspended' }, 'pause'],
+    ['resumes', { ...running, guest: 'paused' }, 'resume'],
+    ['cuts power for a deletion', { ...running, wanted: 'Gone', stopping: true }, 'quit'],
+    ['deletes gently when asked', { ...running, wanted: 'Gone', mayCutPower: false }, 'shutDown'],
+    ['removes what is gone', { ...idle, wanted: 'Gone' }, 'destroy'],
+    ['waits out the back-off', { ...idle, ...exit('QemuDied'), waitMs: 5 }, 'wait'],
+    ['starts again what we stopped', { ...idle, ...exit('GuestPoweredOff', true) }, 'start'],
+    ['lets a guest power itself off', { ...idle, ...exit('GuestPoweredOff') }, 'rest'],
+    ['starts it when asked', { ...idle, ...exit('GuestPoweredOff'), startAsked: true }, 'start'],
+    [
+      'starts it by policy',
+      { ...idle, ...exit('GuestPoweredOff'), restartPolicy: 'Always' },
+      'start',
+    ],
+    ['starts a panicked guest', { ...idle, ...exit('GuestPanicked') }, 'start'],
+    ['starts after the guardian was lost', { ...idle, ...exit('GuardianLost') }, 'start'],
+    ['obeys Never', { ...idle, ...exit('GuardianLost'), restartPolicy: 'Never' }, 'rest'],
+  ])('%s', (_, situation, kind) => {
+    expect(decide(situation).kind).toBe(kind)
+  })
+
+  test('reaches what is wanted from anywhere, and then rests', () => {
+    const anywhere: fc.Arbitrary<Situation> = fc.record({
+      wanted: fc.constantFrom('Running', 'Stopped', 'Suspended', 'Gone'),
+      restartPolicy: fc.constantFrom('Never', 'OnFailure', 'Always'),
+      mayCutPower: fc.boolean(),
+      process: fc.constantFrom('none', 'running', 'ended'),
+      guest: fc.constantFrom('unknown', 'running', 'paused', 'ended'),
+      stopping: fc.boolean(),
+      lastExit: fc.option(
+        fc.record({
+          reason: fc.constantFrom(
+            'GuestPoweredOff',
+            'GuestPanicked',
+            'QemuDied',
+            'Killed',
+            'GuardianLost',
+          ),
+          intended: fc.boolean(),
+        }),
+        { nil: undefined },
+      ),
+      startAsked: fc.boolean(),
+      restartAsked: fc.boolean(),
+      waitMs: fc.constantFrom(0, 100),
+    })
+    fc.assert(
+      fc.property(anywhere, start => {
+        let situation = start
+        let destroyed = false
+        for (let count = 0; count < 12; count++) {
+          const step = decide(situation)
+          if (step.kind === 'destroy') destroyed = true
+          if (destroyed || (step.kind === 'rest' && !situation.stopping)) break
+          situation = carryOut(situation, step)
+        }
+        expect(destroyed).toBe(start.wanted === 'Gone')
+        if (start.wanted === 'Stopped') expect(situation.process).toBe('none')
+        if (situation.process === 'running' && situation.guest !== 'unknown') {
+          expect(situation.guest).toBe(start.wanted === 'Suspended' ? 'paused' : 'running')
+        }
+      }),
+    )
+  })
+})
+
+/** What the world looks like after a step, and what a guest does when it was asked to shut down. */
+function carryOut(situation: Situation, step: Step): Situation {
+  const asked = { startAsked: false, restartAsked: false }
+  switch (step.kind) {
+    case 'rest':
+      return { ...situation, stopping: false, guest: 'ended' }
+    case 'wait':
+      return { ...situation, waitMs: 0 }
+    case 'start':
+      return { ...situation, ...asked, process: 'running', guest: 'running' }
+    case 'shutDown':
+      return { ...situation, stopping: true }
+    case 'quit':
+      return { ...situation, stopping: false, process: 'ended', guest: 'unknown' }
+    case 'pause':
+      return { ...situation, guest: 'paused' }
+    case 'resume':
+      return { ...situation, guest: 'running' }
+    case 'collect':
+      return { ...situation, process: 'none', lastExit: { reason: 'Killed', intended: true } }
+    case 'destroy':
+      return situation
+  }
+}
