@@ -1,0 +1,123 @@
+import { afterEach, beforeEach, describe } from 'vitest'
+import { defaultLimits, type Limits } from '../../base/limits.ts'
+import { silentLog } from '../../base/log.ts'
+import { createManualClock, type ManualClock } from '../../base/manual-clock.ts'
+import { createSeededRandom } from '../../base/random.ts'
+import { leaseCompliance } from './compliance-lease.ts'
+import { listCompliance } from './compliance-list.ts'
+import { modelCompliance } from './compliance-model.ts'
+import { restartCompliance } from './compliance-restart.ts'
+import { transactionCompliance } from './compliance-transaction.ts'
+import { watchCompliance } from './compliance-watch.ts'
+import type { Store, WatchBatch } from './store.ts'
+import type { StoreComponents } from './store-core.ts'
+
+/** One implementation under test. */
+export interface StoreFactory {
+  /** Opens a new, empty store. */
+  open(components: StoreComponents): Promise<Store>
+  /** Opens the store that was opened last and has been closed since; absent where nothing lasts. */
+  reopen?(components: StoreComponents): Promise<Store>
+  /** Takes away what the stores left behind. */
+  remove(): Promise<void>
+}
+
+/** What each test of the suite works with. */
+export interface Bench {
+  readonly store: Store
+  readonly clock: ManualClock
+  /** Opens an empty store instead, with other limits. */
+  restrict(limits: Partial<Limits>): Promise<Store>
+  /** Closes the store and opens it again; undefined where nothing lasts. */
+  readonly restart: (() => Promise<Store>) | undefined
+}
+
+/** Small limits, so that every test can reach them. */
+const testLimits: Limits = { ...defaultLimits, storeHistory: 1_000, watchBacklog: 200 }
+
+/** Registers the tests that every implementation of Store must pass. */
+export function storeCompliance(name: string, createFactory: () => StoreFactory): void {
+  describe(`${name} store`, () => {
+    let factory: StoreFactory
+    let components: StoreComponents
+    let clock: ManualClock
+    let store: Store
+
+    beforeEach(async () => {
+      clock = createManualClock()
+      const random = createSeededRandom(1)
+      components = { clock, random, log: silentLog, limits: testLimits }
+      factory = createFactory()
+      store = await factory.open(components)
+    })
+    afterEach(async () => {
+      await store.close()
+      await factory.remove()
+    })
+
+    const bench: Bench = {
+      get store() {
+        return store
+      },
+      get clock() {
+        return clock
+      },
+      async restrict(limits) {
+        await store.close()
+        components = { ...components, limits: { ...testLimits, ...limits } }
+        store = await factory.open(components)
+        return store
+      },
+      get restart() {
+        const { reopen } = factory
+        if (reopen === undefined) return undefined
+        return async () => {
+          await store.close()
+          store = await reopen(components)
+          return store
+        }
+      },
+    }
+    transactionCompliance(bench)
+    listCompliance(bench)
+    watchCompliance(bench)
+    leaseCompliance(bench)
+    modelCompliance(bench)
+    restartCompliance(bench)
+  })
+}
+
+/** Writes one key and answers with the revision. */
+export async function put(
+  store: Store,
+  key: string,
+  value: string | number,
+  lease?: string,
+): Promise<number> {
+  const operation = lease === undefined ? { put: key, value } : { put: key, value, lease }
+  const { revision } = await store.transaction({ compare: [], operations: [operation] })
+  return revision
+}
+
+/** Deletes one key and answers with the revision. */
+export async function remove(store: Store, key: string): Promise<number> {
+  const { revision } = await store.transaction({ compare: [], operations: [{ delete: key }] })
+  return revision
+}
+
+/** Watches until everything up to `untilRevision` has been seen; batches without events are left out. */
+export async function collect(
+  store: Store,
+  prefix: string,
+  afterRevision: number,
+  untilRevision: number,
+): Promise<WatchBatch[]> {
+  const batches: WatchBatch[] = []
+  if (afterRevision >= untilRevision) return batches
+  const { signal } = new AbortController()
+  for await (const batch of store.watch(prefix, { afterRevision, signal })) {
+    if (batch.events.length > 0) batches.push(batch)
+    if (batch.revision >= untilRevision) break
+  }
+  return batches
+}
