@@ -294,6 +294,110 @@ export const errorTable = {
     next: 'Open it again; `macfleet logs` has what was missed',
   },
 
+  // The command line
+  usageWrong: {
+    reason: 'BadRequest',
+    httpStatus: 400,
+    sentence: '{detail}',
+    next: 'See `{command} --help`',
+  },
+  daemonNotThere: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'no daemon answers on {socket} ({detail})',
+    next: 'Start it with `systemctl start macfleetd`, in a checkout with `script/quickstart`; `--socket` or `macfleet context use` names another',
+  },
+  socketForbidden: {
+    reason: 'Forbidden',
+    httpStatus: 403,
+    sentence: 'you may not open the socket {socket}',
+    next: 'Join its group (`sudo usermod -aG macfleet $USER`, then log in again), or use sudo',
+  },
+  connectionBroke: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'the connection to the daemon broke: {detail}',
+    next: 'If the daemon was restarted, guests went on running: repeat the command',
+  },
+  answerInvalid: {
+    reason: 'InternalError',
+    httpStatus: 500,
+    sentence: 'the answer to {request} is not what was asked for: {detail}',
+    next: 'Do client and daemon have the same version? `macfleet version` shows both',
+  },
+  contextNotFound: {
+    reason: 'NotFound',
+    httpStatus: 404,
+    sentence: 'there is no context {name}',
+    next: '`macfleet context list` shows those there are',
+  },
+  settingsInvalid: {
+    reason: 'Invalid',
+    httpStatus: 422,
+    sentence: 'the settings in {path} can not be used: {detail}',
+    next: 'Mend the file, or remove it to begin anew',
+  },
+  fileUnreadable: {
+    reason: 'BadRequest',
+    httpStatus: 400,
+    sentence: '{path} can not be read: {detail}',
+    next: '',
+  },
+  manifestInvalid: {
+    reason: 'Invalid',
+    httpStatus: 422,
+    sentence: '{source}: {detail}',
+    next: '',
+  },
+  imageIsFile: {
+    reason: 'BadRequest',
+    httpStatus: 400,
+    sentence: '{path} is a file, and `run` takes the name of an image',
+    next: 'First: macfleet image import {path} --name {name}',
+  },
+  imageUnknown: {
+    reason: 'NotFound',
+    httpStatus: 404,
+    sentence: 'there is no image {name} in namespace {namespace}',
+    next: '`macfleet image list` shows those there are, `macfleet image import FILE` adds one',
+  },
+  waitTimedOut: {
+    reason: 'Timeout',
+    httpStatus: 504,
+    sentence: '{name} is not {wanted} after {seconds} s: {state}',
+    next: '`macfleet describe {name}` has more',
+  },
+  waitFailed: {
+    reason: 'InternalError',
+    httpStatus: 500,
+    sentence: '{name} will not be {wanted}: {state}',
+    next: '`macfleet describe {name}` has more',
+  },
+  sshUnreachable: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: '{name} can not be reached by SSH: {detail}',
+    next: '{advice}',
+  },
+  terminalMissing: {
+    reason: 'BadRequest',
+    httpStatus: 400,
+    sentence: '`-t` needs a terminal on standard input',
+    next: 'Leave out -t where a program runs the command',
+  },
+  someFailed: {
+    reason: 'InternalError',
+    httpStatus: 500,
+    sentence: '{failed} of {total} failed',
+    next: '',
+  },
+  essentialsMissing: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: '{count} things that guests need are missing on this host',
+    next: 'Each line marked "missing" above says how to get it',
+  },
+
   // The guardian
   guardianUnavailable: {
     reason: 'ServiceUnavailable',

@@ -1,0 +1,42 @@
+import type { Kind, Resource } from '../resources/kind.ts'
+import { createObject } from './object-create.ts'
+import { listObjects } from './object-list.ts'
+import { keyOf, type ObjectReference, objectNotFound, objectOf } from './object-record.ts'
+import { removeObject } from './object-remove.ts'
+import type { Objects, ObjectsComponents, ObjectsContext, ObjectsInit } from './object-types.ts'
+import { releaseFinalizer, updateObject, updateStatus } from './object-update.ts'
+import { watchObjects } from './object-watch.ts'
+
+export type * from './object-types.ts'
+
+/** Makes typed objects over a store. */
+export function createObjects(init: ObjectsInit, components: ObjectsComponents): Objects {
+  const context: ObjectsContext = { ...components, guards: init.guards ?? [] }
+  const find = async <T extends Resource>(kind: Kind<T>, reference: ObjectReference) => {
+    const { entry } = await context.store.get(keyOf(kind, reference))
+    return entry === undefined ? undefined : objectOf<T>(entry)
+  }
+  return {
+    find,
+    async get(kind, reference) {
+      const object = await find(kind, reference)
+      if (object === undefined) throw objectNotFound(kind, reference.name)
+      return object
+    },
+    list: (kind, selection = {}) => listObjects(context, kind, selection),
+    create: (kind, object, options = {}) => createObject(context, kind, object, options),
+    async replace(kind, object, options = {}) {
+      const replaced = await updateObject(context, kind, object.metadata, () => object, options)
+      if (replaced === undefined) throw objectNotFound(kind, object.metadata.name)
+      return replaced
+    },
+    change: (kind, reference, mutate, options = {}) =>
+      updateObject(context, kind, reference, mutate, options),
+    changeStatus: (kind, reference, mutate, options = {}) =>
+      updateStatus(context, kind, reference, mutate, options),
+    remove: (kind, reference, options = {}) => removeObject(context, kind, reference, options),
+    releaseFinalizer: (kind, reference, finalizer, uid) =>
+      releaseFinalizer(context, kind, reference, { finalizer, uid }),
+    watch: (kind, selection) => watchObjects(context, kind, selection),
+  }
+}
