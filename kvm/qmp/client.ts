@@ -34,7 +34,8 @@ export interface ExecuteOptions {
   timeoutMs?: number
 }
 
-type ExecuteParameters<Name extends QmpCommandName> =
+/** What follows a command's name: its arguments, unless it needs none, then options. */
+export type ExecuteParameters<Name extends QmpCommandName> =
   Record<string, never> extends QmpArguments<Name>
     ? [args?: QmpArguments<Name>, options?: ExecuteOptions]
     : [args: QmpArguments<Name>, options?: ExecuteOptions]
