@@ -1,13 +1,14 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { constants, readFileSync, writeFileSync } from 'node:fs'
+import { accessSync, constants, readFileSync, statSync } from 'node:fs'
 import { access, type FileHandle, open, rm } from 'node:fs/promises'
+import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { type Clock, preciseTimestamp } from '../../base/clock.ts'
 import { assert, failure, messageOf } from '../../base/errors.ts'
 import { isErrno } from '../../base/files.ts'
 import type { Limits } from '../../base/limits.ts'
 import type { Log } from '../../base/log.ts'
-import { identifyChild, isAlive, type ProcessIdentity } from '../../base/process-identity.ts'
+import { identifyChild, type ProcessIdentity } from '../../base/process-identity.ts'
 import { createLastWords, type LastWords } from './last-words.ts'
 import { markName } from './orphans.ts'
 import type { ExitRecord, StartParameters } from './protocol.ts'
@@ -43,14 +44,16 @@ export interface Child {
 export async function startChild(init: ChildInit, components: ChildComponents): Promise<Child> {
   const { parameters, limits } = init
   const workingFolder = parameters.workingFolder ?? '/'
+  const path = parameters.environment?.['PATH'] ?? process.env['PATH'] ?? ''
+  const [command = '', ...args] = withOomScore(parameters, path)
   const file = await openLastWords(parameters.stderrPath, workingFolder)
   const lastWords = createLastWords(
     { file, limitBytes: limits.lastWordsBytes, tailBytes: limits.lastWordsTailBytes },
     components,
   )
-  const child = spawn(parameters.command, parameters.arguments, {
+  const child = spawn(command, args, {
     cwd: workingFolder,
-    env: { PATH: process.env['PATH'], ...parameters.environment, [markName]: init.mark },
+    env: { PATH: path, ...parameters.environment, [markName]: init.mark },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const failed = new Promise<Error>(resolve => child.on('error', resolve))
@@ -62,8 +65,39 @@ export async function startChild(init: ChildInit, components: ChildComponents): 
   for (const stream of outputs(child)) lastWords.attach(stream)
   const identity = identifyChild(child.pid)
   assert(identity !== undefined, 'a child that was not reaped has an identity')
-  setOomScore(identity, parameters.oomScoreAdjust ?? 0, components.log)
   return { identity, kill: signal => child.kill(signal), ended }
+}
+
+/**
+ * The command with a standing of its own with the out-of-memory killer: born with the guardian's
+ * (-1000: never killed), choom changes it before the program starts. Not afterwards from outside,
+ * because the program may set its own.
+ */
+function withOomScore(
+  { command, arguments: args, oomScoreAdjust = 0 }: StartParameters,
+  path: string,
+) {
+  const own = Number(readFileSync('/proc/self/oom_score_adj', 'utf8'))
+  if (own === oomScoreAdjust) return [command, ...args]
+  return ['choom', '-n', String(oomScoreAdjust), '--', findProgram(command, path), ...args]
+}
+
+function findProgram(command: string, path: string): string {
+  const candidates = command.includes('/')
+    ? [command]
+    : path.split(':').map(at => join(at, command))
+  const found = candidates.find(isProgram)
+  if (found === undefined) throw failure('commandMissing', { command })
+  return found
+}
+
+function isProgram(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK)
+    return statSync(path).isFile()
+  } catch {
+    return false
+  }
 }
 
 function outputs(child: ChildProcess): Readable[] {
@@ -98,18 +132,4 @@ async function waitForEnd(
   })
   const endedAt = preciseTimestamp(clock)
   return { code, signal, endedAt, stderrTail: await lastWords.finish(closed) }
-}
-
-/**
- * Gives a child its own standing with the out-of-memory killer: it was born with the guardian's
- * (-1000: never), which guests must not have.
- */
-function setOomScore(identity: ProcessIdentity, adjust: number, log: Log): void {
-  const path = `/proc/${identity.pid}/oom_score_adj`
-  try {
-    if (Number(readFileSync(path, 'utf8')) !== adjust) writeFileSync(path, String(adjust))
-  } catch (error) {
-    if (!isAlive(identity)) return
-    log.warn({ pid: identity.pid, error: messageOf(error) }, 'its oom_score_adj could not be set')
-  }
 }

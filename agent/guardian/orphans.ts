@@ -1,6 +1,11 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { type Clock, sleep } from '../../base/clock.ts'
-import { identify, isAlive, type ProcessIdentity, signalProcess } from '../../base/process-identity.ts'
+import {
+  identify,
+  isAlive,
+  type ProcessIdentity,
+  signalProcess,
+} from '../../base/process-identity.ts'
 import type { RegistryEntry } from './registry.ts'
 
 /** Every process of the guardian has this in its environment: data folder and name. */

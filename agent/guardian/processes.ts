@@ -66,8 +66,8 @@ interface Kept {
   entry: RegistryEntry
   logs: GuardedLog[]
   child?: Child
-  /** Settles when its end is on disk. */
-  over: Promise<void>
+  /** Settles when its end is on disk; while it is being started, when that is done. */
+  over: Promise<unknown>
 }
 
 /** Makes the set; what an earlier guardian left is in it as ended. */
@@ -98,7 +98,8 @@ export function createProcesses(init: ProcessesInit, components: ProcessesCompon
 
   const recordEnd = async (one: Kept, child: Child): Promise<void> => {
     const outcome = await child.ended
-    const reason: EndReason = stopping && outcome.signal === 'SIGKILL' ? 'guardianStopped' : 'exited'
+    const reason: EndReason =
+      stopping && outcome.signal === 'SIGKILL' ? 'guardianStopped' : 'exited'
     const ended = { reason, ...outcome }
     one.entry = { ...one.entry, ended }
     one.child = undefined
@@ -112,29 +113,35 @@ export function createProcesses(init: ProcessesInit, components: ProcessesCompon
     init.onExit({ ...describe(one.entry), ended })
   }
 
+  const launch = async (one: Kept, parameters: StartParameters): Promise<ProcessIdentity> => {
+    const { name } = parameters
+    try {
+      registry.write(one.entry)
+      const mark = markOf(init.dataFolder, name)
+      const child = await startChild({ parameters, mark, limits: init.limits }, components)
+      one.child = child
+      one.entry = { ...one.entry, identity: child.identity }
+      one.over = recordEnd(one, child)
+      registry.write(one.entry)
+      if (init.slice !== undefined) moveToScope(name, child.identity.pid, init.slice, log)
+      log.info({ name, ...child.identity }, 'a process was started')
+      return child.identity
+    } catch (error) {
+      if (one.child !== undefined) one.child.kill('SIGKILL')
+      else {
+        kept.delete(name)
+        registry.remove(name)
+      }
+      throw error
+    }
+  }
+
   return {
     async start(parameters) {
       const one = reserve(parameters)
-      const { name } = parameters
-      try {
-        registry.write(one.entry)
-        const mark = markOf(init.dataFolder, name)
-        const child = await startChild({ parameters, mark, limits: init.limits }, components)
-        one.child = child
-        one.entry = { ...one.entry, identity: child.identity }
-        one.over = recordEnd(one, child)
-        registry.write(one.entry)
-        if (init.slice !== undefined) moveToScope(name, child.identity.pid, init.slice, log)
-        log.info({ name, ...child.identity }, 'a process was started')
-        if (stopping) child.kill('SIGKILL')
-        return child.identity
-      } catch (error) {
-        if (one.child === undefined) {
-          kept.delete(name)
-          registry.remove(name)
-        } else one.child.kill('SIGKILL')
-        throw error
-      }
+      const launched = launch(one, parameters)
+      one.over = launched.catch(() => {})
+      return launched
     },
     list: () => [...kept.values()].map(one => describe(one.entry)),
     signal(name, signal, identity) {
@@ -159,8 +166,11 @@ export function createProcesses(init: ProcessesInit, components: ProcessesCompon
     logs: () => [...kept.values()].flatMap(one => (one.child === undefined ? [] : one.logs)),
     async killAll() {
       stopping = true
-      for (const one of kept.values()) one.child?.kill('SIGKILL')
-      await Promise.all([...kept.values()].map(one => one.over))
+      // A start under way is waited for first, then its process is killed in the next round.
+      while (countRunning(kept) > 0) {
+        for (const one of kept.values()) one.child?.kill('SIGKILL')
+        await Promise.all([...kept.values()].map(one => one.over))
+      }
     },
   }
 }

@@ -43,7 +43,10 @@ export async function recover(
     recovered.push(entry.ended === undefined ? await endLost(entry, init, components) : entry)
   }
   if (recovered.length > 0) {
-    log.info({ names: recovered.map(entry => entry.name) }, 'processes of an earlier guardian ended')
+    log.info(
+      { names: recovered.map(entry => entry.name) },
+      'processes of an earlier guardian ended',
+    )
   }
   return recovered
 }

@@ -40,6 +40,7 @@ export function scopeArguments(name: string, pid: number, slice: string): string
  */
 export function moveToScope(name: string, pid: number, slice: string, log: Log): void {
   execFile('busctl', scopeArguments(name, pid, slice), { timeout: timeoutMs }, error => {
-    if (error) log.warn({ name, pid, error: messageOf(error) }, 'the process has no scope of its own')
+    if (error)
+      log.warn({ name, pid, error: messageOf(error) }, 'the process has no scope of its own')
   })
 }
