@@ -39,6 +39,29 @@ describe('the overlay', () => {
     expect(await readdir(folder.path)).toEqual(['guest'])
   })
 
+  test('shows the image behind it, and never again what was discarded', async () => {
+    const [base, imageBytes] = [join(root, 'base.raw'), 4 << 20]
+    await writeFile(base, Buffer.alloc(imageBytes, 0xab))
+    await createOverlay({ folder, sizeBytes: imageBytes, imageBytes, owner }, components)
+    const nodes = {
+      driver: 'qcow2',
+      discard: 'unmap',
+      file: { driver: 'file', filename: folder.disk, discard: 'unmap' },
+      backing: { driver: 'raw', file: { driver: 'file', filename: base }, 'read-only': true },
+    }
+    const commands = [
+      ...['read -P 0xab 0 4M', 'write -P 1 128k 256k', 'discard 128k 128k', 'read -P 0 128k 128k'],
+      ...['read -P 1 256k 128k', 'write -z -u 1M 128k', 'read -P 0 1M 128k', 'write -z 2M 4k'],
+      ...['read -P 0 2M 4k', 'read -P 0xab 2052k 4k', 'write -P 3 3M 4k', 'read -P 0xab 3076k 4k'],
+    ]
+    const args = commands.flatMap(command => ['-c', command])
+    const said = await runCommand('qemu-io', [...args, `json:${JSON.stringify(nodes)}`], {
+      timeoutMs: 10_000,
+    })
+    expect(said.stdout).not.toContain('failed')
+    expect((await readFile(base)).equals(Buffer.alloc(imageBytes, 0xab))).toBe(true)
+  })
+
   test('stays when it is there, and what an earlier try left is in nobody’s way', async () => {
     await writeFile(join(folder.path, 'disk.qcow2.tmp'), 'half')
     const init = { folder, sizeBytes: 1 << 20, imageBytes: 0, owner }
