@@ -55,6 +55,13 @@ export function watchCompliance(bench: Bench): void {
       controller.abort()
     })
 
+    it('wait for the first change of an empty store', async () => {
+      const { store } = bench
+      const pending = collect(store, '', 0, 2)
+      await put(store, 'a', 1)
+      expect(await pending).toHaveLength(1)
+    })
+
     it('end without an error when they are aborted, waiting or not', async () => {
       const { store } = bench
       const waiting = begin(store, '', 1)

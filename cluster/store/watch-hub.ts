@@ -1,7 +1,8 @@
 import type { Clock, Timer } from '../../base/clock.ts'
-import { failure } from '../../base/errors.ts'
+import { assert, failure } from '../../base/errors.ts'
 import type { Limits } from '../../base/limits.ts'
 import type { History } from './history.ts'
+import { firstRevision } from './state.ts'
 import type { WatchBatch, WatchOptions } from './store.ts'
 
 /** A watcher that got nothing for this long is told how far the store is, so that it can go on there. */
@@ -76,10 +77,12 @@ export function createWatchHub(newest: number, components: WatchHubComponents): 
     after: number,
     last: number,
   ): AsyncGenerator<WatchBatch> {
-    let at = after
-    let told = after
+    let at = Math.max(after, firstRevision)
+    let told = at
     while (at < last) {
-      for (const batch of await history.read(at, last)) {
+      const page = await history.read(at, last)
+      assert(page.length > 0, `the history goes from ${at} to ${last}`)
+      for (const batch of page) {
         if (watcher.aborted || watcher.error !== undefined) return
         at = batch.revision
         const own = filter(batch, watcher.prefix)
