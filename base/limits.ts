@@ -15,6 +15,10 @@ export interface Limits {
   storeHistory: number
   /** Events (the resource) kept per namespace; the oldest go first. */
   eventsPerNamespace: number
+  /** Events that wait to be written; what comes while so many wait is dropped. */
+  eventsWaiting: number
+  /** Events written lately that are remembered, so that a repetition is counted and not written. */
+  eventsRemembered: number
   /** Bytes of a program's output that are kept; what is beyond is dropped. */
   commandOutputBytes: number
   /** Bytes of one line on a QMP, guest agent or guardian socket. */
@@ -56,6 +60,16 @@ export interface Limits {
   /** Bytes that a console session may be behind before it is ended. */
   consoleBacklogBytes: number
 
+  // The command line
+  /** Bytes of one answer of the daemon that the command line reads. */
+  clientAnswerBytes: number
+  /** Pages of one list that the command line follows. */
+  clientListPages: number
+  /** Bytes of one manifest file. */
+  manifestBytes: number
+  /** Times in a row that a broken watch is taken up again. */
+  clientWatchRetries: number
+
   // The guardian
   /** Processes the guardian has: those that run and those that ended and were not yet forgotten. */
   guardedProcesses: number
@@ -91,6 +105,8 @@ export const defaultLimits: Limits = {
   watchBacklog: 1_000,
   storeHistory: 10_000,
   eventsPerNamespace: 1_000,
+  eventsWaiting: 1_000,
+  eventsRemembered: 1_000,
   commandOutputBytes: 1 * MiB,
   messageLineBytes: 4 * MiB,
   serialLogBytes: 4 * MiB,
@@ -111,6 +127,11 @@ export const defaultLimits: Limits = {
   agentInterfaces: 64,
   consoleReplayBytes: 64 * KiB,
   consoleBacklogBytes: 1 * MiB,
+
+  clientAnswerBytes: 64 * MiB,
+  clientListPages: 1_000,
+  manifestBytes: 16 * MiB,
+  clientWatchRetries: 30,
 
   guardedProcesses: 512,
   guardianClients: 32,

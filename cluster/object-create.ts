@@ -1,12 +1,12 @@
 import { timestamp } from '../base/clock.ts'
 import { failure } from '../base/errors.ts'
 import { randomSuffix, randomUuid } from '../base/random.ts'
+import { objectKey } from '../resources/keys.ts'
 import type { Kind, Resource } from '../resources/kind.ts'
 import type { Metadata } from '../resources/metadata.ts'
 import { namespaceKind } from '../resources/namespace.ts'
 import { invalid, validate } from '../resources/validate.ts'
 import {
-  keyOf,
   objectConflict,
   objectExists,
   objectNotFound,
@@ -30,7 +30,7 @@ export async function createObject<T extends Resource>(
   for (let tries = 0; tries < mostTries; tries++) {
     const object = prepare(context, kind, given)
     const { name } = object.metadata
-    const key = keyOf(kind, object.metadata)
+    const key = objectKey(kind, object.metadata)
     const compare: Compare[] = [{ key, modRevision: 0 }]
     if (kind.namespaced) compare.push(await compareNamespace(context, object.metadata))
     compare.push(...(await askGuards(context, kind, object)))
@@ -97,7 +97,7 @@ function checkScope(kind: Kind, object: Resource): void {
 /** The namespace must be there, and still be as it was read when the object is written. */
 async function compareNamespace(context: ObjectsContext, metadata: Metadata): Promise<Compare> {
   const name = metadata.namespace ?? ''
-  const key = keyOf(namespaceKind, { name })
+  const key = objectKey(namespaceKind, { name })
   const { entry } = await context.store.get(key)
   if (entry === undefined) throw objectNotFound(namespaceKind, name)
   if (objectOf(entry).metadata.deletionTimestamp !== undefined) {

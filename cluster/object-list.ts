@@ -1,6 +1,7 @@
 import { failure } from '../base/errors.ts'
 import { keyPrefix } from '../resources/keys.ts'
 import type { Kind, Resource } from '../resources/kind.ts'
+import { isName } from '../resources/metadata.ts'
 import { objectOf } from './object-record.ts'
 import type { ListSelection, ObjectList, ObjectsContext } from './object-types.ts'
 
@@ -19,7 +20,7 @@ export async function listObjects<T extends Resource>(
   kind: Kind<T>,
   selection: ListSelection<T>,
 ): Promise<ObjectList<T>> {
-  const prefix = keyPrefix(kind, selection.namespace)
+  const prefix = prefixOf(kind, selection.namespace)
   const { limit } = selection
   const start = selection.continue ? parseToken(selection.continue, prefix) : undefined
   let revision = start?.revision
@@ -44,6 +45,15 @@ export async function listObjects<T extends Resource>(
     }
     if (!page.more) return { items, resourceVersion: String(revision) }
   }
+}
+
+/**
+ * Where the objects of a kind stand.
+ * @throws badRequest for a namespace that can't be
+ */
+export function prefixOf(kind: Kind, namespace: string | undefined): string {
+  if (namespace === undefined || isName(namespace)) return keyPrefix(kind, namespace)
+  throw failure('badRequest', { detail: `no namespace can be named ${namespace.slice(0, 80)}` })
 }
 
 function pageEntries<T extends Resource>(limit: number, selection: ListSelection<T>): number {

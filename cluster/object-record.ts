@@ -3,7 +3,7 @@ import { type ErrorCause, failure, type MacfleetError } from '../base/errors.ts'
 import type { JsonValue } from '../base/json.ts'
 import { objectKey } from '../resources/keys.ts'
 import { type Kind, type Resource, resourceName } from '../resources/kind.ts'
-import type { Metadata } from '../resources/metadata.ts'
+import { isName, type Metadata } from '../resources/metadata.ts'
 import { invalid } from '../resources/validate.ts'
 import type { Entry } from './store/store.ts'
 
@@ -30,11 +30,13 @@ export function recordOf(object: Resource): JsonValue {
   return { ...object, metadata } as unknown as JsonValue
 }
 
-/** The store key of an object; refuses a reference that does not fit the kind's scope. */
-export function keyOf(kind: Kind, reference: ObjectReference): string {
-  if (kind.namespaced && (reference.namespace ?? '') === '') {
-    throw failure('badRequest', { detail: `a ${kind.singular} is named with a namespace` })
-  }
+/**
+ * The store key of an object; undefined for a reference that no object of the kind can have. Names
+ * come from users (a machine names its image), and the store takes keys of printable ASCII only.
+ */
+export function keyOf(kind: Kind, reference: ObjectReference): string | undefined {
+  const { name, namespace } = reference
+  if (!isName(name) || (kind.namespaced && !isName(namespace ?? ''))) return undefined
   return objectKey(kind, reference)
 }
 

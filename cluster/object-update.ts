@@ -40,6 +40,7 @@ export async function casLoop<T extends Resource>(
   compute: (current: T) => Promise<Next<T> | undefined>,
 ): Promise<T | undefined> {
   const key = keyOf(kind, reference)
+  if (key === undefined) return undefined
   for (let tries = 0; tries < mostTries; tries++) {
     const { entry } = await context.store.get(key)
     if (entry === undefined) return undefined

@@ -1,6 +1,6 @@
 import { failure } from '../base/errors.ts'
-import { keyPrefix } from '../resources/keys.ts'
 import type { Kind, Resource } from '../resources/kind.ts'
+import { prefixOf } from './object-list.ts'
 import { objectOf } from './object-record.ts'
 import type { ObjectChange, ObjectsContext, WatchSelection } from './object-types.ts'
 import type { WatchEvent } from './store/store.ts'
@@ -24,7 +24,7 @@ export async function* watchObjects<T extends Resource>(
   selection: WatchSelection,
 ): AsyncGenerator<ObjectChange<T>> {
   const afterRevision = parseResourceVersion(selection.afterResourceVersion)
-  const prefix = keyPrefix(kind, selection.namespace)
+  const prefix = prefixOf(kind, selection.namespace)
   const { signal } = selection
   for await (const batch of context.store.watch(prefix, { afterRevision, signal })) {
     for (const event of batch.events) yield changeOf<T>(event)

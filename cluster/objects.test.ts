@@ -106,6 +106,16 @@ describe('create', () => {
     expect(all.filter(one => one.status === 'fulfilled')).toHaveLength(1)
   })
 
+  test('a reference that no object can have finds nothing', async () => {
+    const { objects } = await prepare()
+    for (const name of ['', 'ä', 'a/b', '..', 'x'.repeat(300)]) {
+      expect(await objects.find(imageKind, { name, namespace: 'default' })).toBeUndefined()
+      await expect(objects.remove(vmKind, { name: 'a', namespace: name })).rejects.toMatchObject({
+        code: 'notFound',
+      })
+    }
+  })
+
   test('a dry run checks all and stores nothing', async () => {
     const { objects, store } = await prepare()
     const revision = await store.revision()

@@ -13,7 +13,9 @@ export type * from './object-types.ts'
 export function createObjects(init: ObjectsInit, components: ObjectsComponents): Objects {
   const context: ObjectsContext = { ...components, guards: init.guards ?? [] }
   const find = async <T extends Resource>(kind: Kind<T>, reference: ObjectReference) => {
-    const { entry } = await context.store.get(keyOf(kind, reference))
+    const key = keyOf(kind, reference)
+    if (key === undefined) return undefined
+    const { entry } = await context.store.get(key)
     return entry === undefined ? undefined : objectOf<T>(entry)
   }
   return {

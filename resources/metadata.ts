@@ -7,6 +7,11 @@ export const nameSchema = Type.String({
   description: 'A DNS label: lower-case letters, digits and hyphens, at most 63.',
 })
 
+/** Whether an object can have this name at all. */
+export function isName(text: string): boolean {
+  return text.length <= 63 && /^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/.test(text)
+}
+
 const labelKey =
   '^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'
 

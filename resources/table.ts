@@ -24,8 +24,8 @@ export interface TableRow {
   object: Resource
 }
 
-/** What a row's object holds: who it is (the default), all of it, or nothing. */
-export type IncludeObject = 'Metadata' | 'Object' | 'None'
+/** What a row's object holds: who it is (the default), or all of it. */
+export type IncludeObject = 'Metadata' | 'Object'
 
 /** The headings of a kind's table. */
 export function tableColumns(kind: Kind): TableColumn[] {

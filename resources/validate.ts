@@ -2,7 +2,7 @@ import type { TSchema } from 'typebox'
 import { Value } from 'typebox/value'
 import { type ErrorCause, failure } from '../base/errors.ts'
 import { apiVersionOf, type Kind, type Resource } from './kind.ts'
-import { nearest } from './nearest.ts'
+import { pruneUnknown } from './prune.ts'
 
 /** More wrong fields than this are not listed: the first few are what is read. */
 const causesListed = 20
@@ -41,30 +41,6 @@ function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-/** Walks the input beside its schema and reports every name that the schema does not have. */
-function* unknownFields(schema: TSchema, input: unknown, path: string): Generator<ErrorCause> {
-  if (Array.isArray(input)) {
-    const items = (schema as { items?: TSchema }).items
-    if (items === undefined) return
-    for (const [index, item] of input.entries())
-      yield* unknownFields(items, item, `${path}[${index}]`)
-    return
-  }
-  const properties = (schema as { properties?: Record<string, TSchema> }).properties
-  if (properties === undefined || !isRecord(input)) return
-  for (const [name, value] of Object.entries(input)) {
-    const field = path === '' ? name : `${path}.${name}`
-    const known = Object.hasOwn(properties, name) ? properties[name] : undefined
-    if (known !== undefined) yield* unknownFields(known, value, field)
-    else yield { field, message: unknownMessage(name, Object.keys(properties)) }
-  }
-}
-
-function unknownMessage(name: string, known: readonly string[]): string {
-  const meant = nearest(name, known)
-  return meant === undefined ? 'unknown field' : `unknown field; did you mean ${meant}?`
-}
-
 function identityCauses(kind: Kind, input: unknown): ErrorCause[] {
   if (!isRecord(input)) return []
   const expected = { apiVersion: apiVersionOf(kind), kind: kind.kind }
@@ -79,7 +55,7 @@ function identityCauses(kind: Kind, input: unknown): ErrorCause[] {
  */
 export function findCauses(schema: TSchema, input: unknown): ErrorCause[] {
   if (!isRecord(input)) return [{ field: '', message: 'must be an object' }]
-  const unknown = [...unknownFields(schema, input, '')]
+  const { unknown } = pruneUnknown(schema, input)
   if (unknown.length > 0) return unknown
   const withDefaults = Value.Default(schema, structuredClone(input))
   const causes = new Map<string, string>()
