@@ -6,11 +6,9 @@ import { failure } from '../../base/errors.ts'
 export interface GuardianOptions {
   runFolder: string
   dataFolder: string
-  /** The systemd slice whose scopes the processes move into; absent where systemd does not run us. */
-  slice?: string
 }
 
-/** Reads `--run-dir`, `--data-dir` and `--slice`. @throws badRequest */
+/** Reads `--run-dir` and `--data-dir`. @throws badRequest */
 export function parseGuardianOptions(args: readonly string[]): GuardianOptions {
   try {
     const { values } = parseArgs({
@@ -18,11 +16,10 @@ export function parseGuardianOptions(args: readonly string[]): GuardianOptions {
       options: {
         'run-dir': { type: 'string', default: '/run/macfleet' },
         'data-dir': { type: 'string', default: '/var/lib/macfleet' },
-        slice: { type: 'string' },
       },
     })
-    const { 'run-dir': runFolder, 'data-dir': dataFolder, slice } = values
-    return { runFolder: resolve(runFolder), dataFolder: resolve(dataFolder), slice }
+    const { 'run-dir': runFolder, 'data-dir': dataFolder } = values
+    return { runFolder: resolve(runFolder), dataFolder: resolve(dataFolder) }
   } catch (error) {
     throw failure('badRequest', { detail: error instanceof Error ? error.message : String(error) })
   }
@@ -30,15 +27,11 @@ export function parseGuardianOptions(args: readonly string[]): GuardianOptions {
 
 /** The command line that means these options. */
 export function formatGuardianOptions(options: GuardianOptions): string[] {
-  const { runFolder, dataFolder, slice } = options
-  return [
-    ...['--run-dir', runFolder, '--data-dir', dataFolder],
-    ...(slice === undefined ? [] : ['--slice', slice]),
-  ]
+  return ['--run-dir', options.runFolder, '--data-dir', options.dataFolder]
 }
 
 /** All paths of a guardian. */
-export function guardianPaths(options: { runFolder: string; dataFolder: string }) {
+export function guardianPaths(options: GuardianOptions) {
   const folder = join(options.dataFolder, 'guardian')
   return {
     socket: join(options.runFolder, 'guardian.sock'),

@@ -14,14 +14,11 @@ import type {
   StartParameters,
 } from './protocol.ts'
 import type { Registry, RegistryEntry } from './registry.ts'
-import { moveToScope } from './scope.ts'
 
 /** How processes are kept. */
 export interface ProcessesInit {
   dataFolder: string
   bootId: string
-  /** The systemd slice whose scopes the processes move into; absent where systemd does not run us. */
-  slice?: string
   /** Processes of an earlier guardian, all ended. */
   ended: readonly RegistryEntry[]
   limits: Limits
@@ -109,7 +106,9 @@ export function createProcesses(init: ProcessesInit, components: ProcessesCompon
     } catch (error) {
       log.warn({ name: one.entry.name, error: messageOf(error) }, 'an end could not be recorded')
     }
-    log.info({ ...describe(one.entry) }, 'a process has ended')
+    const { name } = one.entry
+    const { code, signal } = ended
+    log.info({ name, reason, code, signal }, 'a process has ended')
     init.onExit({ ...describe(one.entry), ended })
   }
 
@@ -123,7 +122,6 @@ export function createProcesses(init: ProcessesInit, components: ProcessesCompon
       one.entry = { ...one.entry, identity: child.identity }
       one.over = recordEnd(one, child)
       registry.write(one.entry)
-      if (init.slice !== undefined) moveToScope(name, child.identity.pid, init.slice, log)
       log.info({ name, ...child.identity }, 'a process was started')
       return child.identity
     } catch (error) {

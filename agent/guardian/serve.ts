@@ -42,12 +42,12 @@ async function guard(options: GuardianOptions, components: GuardianComponents): 
 
   const registry = openRegistry(paths.registry)
   const bootId = readBootId()
-  const { dataFolder, slice } = options
+  const { dataFolder } = options
   const ended = await recover({ dataFolder, bootId, limits }, { ...components, registry })
   let server: GuardianServer | undefined
   const processes = createProcesses(
     {
-      ...{ dataFolder, bootId, slice, ended, limits },
+      ...{ dataFolder, bootId, ended, limits },
       onExit: process => server?.broadcast({ event: 'exit', ...process }),
     },
     { ...components, registry },
@@ -55,12 +55,19 @@ async function guard(options: GuardianOptions, components: GuardianComponents): 
   const rotation = createRotation(processes, paths.log, components)
   const end = (): void => {
     rotation.stop()
-    server?.close()
-    clock.setTimer(farewellMs, () => process.exit(0))
+    const exit = () => process.exit(0)
+    server?.close(exit)
+    clock.setTimer(farewellMs, exit)
   }
   const hello = introduce()
-  const handle = createHandler({ hello, processes, onStarted: rotation.wake, end })
-  server = await listen({ socketPath: paths.socket, limits, handle }, { log })
+  let stopped = false
+  const onStopped = (): void => {
+    stopped = true
+  }
+  const handle = createHandler({ hello, processes, onStarted: rotation.wake, onStopped })
+  // The client that asked us to stop has its answer before the connection ends.
+  const onAnswered = () => (stopped ? end() : undefined)
+  server = await listen({ socketPath: paths.socket, limits, handle, onAnswered }, { log })
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.once(signal, () => void processes.killAll().then(end))
   }
@@ -72,12 +79,12 @@ interface HandlerInit {
   processes: Processes
   /** Something runs now. */
   onStarted(): void
-  /** Ends the guardian, soon. */
-  end(): void
+  /** Nothing runs any more, and nothing will. */
+  onStopped(): void
 }
 
 /** Does what a client asks for. */
-function createHandler({ hello, processes, onStarted, end }: HandlerInit) {
+function createHandler({ hello, processes, onStarted, onStopped }: HandlerInit) {
   return async (request: GuardianRequest): Promise<unknown> => {
     switch (request.method) {
       case 'hello':
@@ -100,7 +107,7 @@ function createHandler({ hello, processes, onStarted, end }: HandlerInit) {
         const count = processes.running()
         if (count > 0 && !request.parameters.force) throw failure('guardianBusy', { count })
         await processes.killAll()
-        end()
+        onStopped()
         return {}
       }
     }

@@ -12,6 +12,8 @@ export interface ServerInit {
   limits: Limits
   /** Answers a request; what it throws is told to the client. */
   handle(request: GuardianRequest): Promise<unknown>
+  /** Called when the answer to a request is on its way. */
+  onAnswered(): void
 }
 
 /** What the server needs. */
@@ -23,8 +25,8 @@ export interface ServerComponents {
 export interface GuardianServer {
   /** Tells every client. */
   broadcast(event: ExitEvent): void
-  /** Stops listening and ends all connections, after what was answered has been sent. */
-  close(): void
+  /** Stops listening and ends all connections, each after what was answered has been sent. */
+  close(onClosed: () => void): void
 }
 
 /**
@@ -52,8 +54,8 @@ export async function listen(
     broadcast(event) {
       for (const client of clients) send(client, event, init.limits)
     },
-    close() {
-      server.close()
+    close(onClosed) {
+      server.close(onClosed)
       rmSync(init.socketPath, { force: true })
       for (const client of clients) client.destroySoon()
     },
@@ -91,6 +93,7 @@ function serve(socket: Socket, init: ServerInit, { log }: ServerComponents): voi
         break
       }
       send(socket, await answer(envelope, init, log), init.limits)
+      init.onAnswered()
     }
     busy = false
     socket.resume()
