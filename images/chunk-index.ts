@@ -1,0 +1,175 @@
+import { rename, rm } from 'node:fs/promises'
+import { Level } from 'level'
+import { failure } from '../base/errors.ts'
+import type { Log } from '../base/log.ts'
+import { digestOf, type Extent, hashOf, type LayerIndex } from './layer-index.ts'
+
+/** Where a chunk's bytes are: in the disk of that image, at these places, one after another. */
+export interface ChunkPlace {
+  image: string
+  extents: Extent[]
+}
+
+/**
+ * Which chunks this host holds, and where (LevelDB). Made from the images' own folders and never the
+ * truth: it can be thrown away and made again.
+ */
+export interface ChunkIndex {
+  /** The images with chunks in the index, and whether they are all in. */
+  images(): Promise<Map<string, 'whole' | 'partial'>>
+  /** Enters an image's chunks; it counts as whole only when the last is written durably. */
+  add(image: string, layer: LayerIndex): Promise<void>
+  /** Takes out an image's chunks, those in `layer` or, without it, whichever are found. */
+  remove(image: string, layer: LayerIndex | undefined): Promise<void>
+  /** One place of a chunk; undefined when this host does not hold it. */
+  find(chunk: string): Promise<ChunkPlace | undefined>
+  close(): Promise<void>
+}
+
+/** How the index is opened. */
+export interface ChunkIndexInit {
+  folder: string
+  /** An index that is damaged is put aside (`FOLDER.damaged`) and an empty one made. */
+  rebuild: boolean
+}
+
+const batchSize = 1000
+const imagePrefix = 'image!'
+const chunkPrefix = 'chunk!'
+/** Sorts after every key of a prefix: '"' follows '!'. */
+const endOf = (prefix: string) => `${prefix.slice(0, -1)}"`
+
+/**
+ * Opens the index; only one process can (LevelDB's lock).
+ * @throws storeLocked, imageIndexCorrupt
+ */
+export async function openChunkIndex(init: ChunkIndexInit, log: Log): Promise<ChunkIndex> {
+  const { folder } = init
+  let database = new Level<string, string>(folder)
+  try {
+    await database.open()
+  } catch (error) {
+    const code = causeCode(error)
+    if (code === 'LEVEL_LOCKED') throw failure('storeLocked', { folder }, { cause: error })
+    if (!init.rebuild) throw damaged(folder, error)
+    log.warn({ folder }, 'the index of the images is damaged: it is put aside and made anew')
+    await rm(`${folder}.damaged`, { recursive: true, force: true })
+    await rename(folder, `${folder}.damaged`)
+    database = new Level<string, string>(folder)
+    await database.open()
+  }
+  return createChunkIndex(folder, database)
+}
+
+function createChunkIndex(folder: string, database: Level<string, string>): ChunkIndex {
+  const guarded = async <T>(work: () => Promise<T>): Promise<T> => {
+    try {
+      return await work()
+    } catch (error) {
+      throw causeCode(error) === 'LEVEL_CORRUPTION' ? damaged(folder, error) : error
+    }
+  }
+  return {
+    images: () => guarded(() => imagesIn(database)),
+    add: (image, layer) =>
+      guarded(async () => {
+        await database.put(imagePrefix + image, 'partial')
+        for (let at = 0; at < layer.chunks.length; at += batchSize) {
+          const some = layer.chunks.slice(at, at + batchSize)
+          await database.batch(
+            some.map(({ digest, extents }) => ({
+              type: 'put' as const,
+              key: chunkKey(digest, image),
+              value: JSON.stringify(
+                extents.map(extent => [extent.offsetBytes, extent.lengthBytes]),
+              ),
+            })),
+          )
+        }
+        // Durable together with all before it: LevelDB writes one log, in order.
+        await database.put(imagePrefix + image, 'whole', { sync: true })
+      }),
+    remove: (image, layer) => guarded(() => removeImage(database, image, layer)),
+    find: chunk => guarded(() => findChunk(database, chunk)),
+    close: () => database.close(),
+  }
+}
+
+async function imagesIn(
+  database: Level<string, string>,
+): Promise<Map<string, 'whole' | 'partial'>> {
+  const entries = await database.iterator({ gte: imagePrefix, lt: endOf(imagePrefix) }).all()
+  return new Map(
+    entries.map(([key, value]) => [
+      key.slice(imagePrefix.length),
+      value === 'whole' ? 'whole' : 'partial',
+    ]),
+  )
+}
+
+async function removeImage(
+  database: Level<string, string>,
+  image: string,
+  layer: LayerIndex | undefined,
+): Promise<void> {
+  let keys: string[] = []
+  const flush = async () => {
+    await database.batch(keys.map(key => ({ type: 'del' as const, key })))
+    keys = []
+  }
+  for await (const key of layer ? keysOf(layer, image) : keysIn(database, image)) {
+    keys.push(key)
+    if (keys.length >= batchSize) await flush()
+  }
+  await flush()
+  await database.del(imagePrefix + image, { sync: true })
+}
+
+function* keysOf(layer: LayerIndex, image: string): Generator<string> {
+  for (const { digest } of layer.chunks) yield chunkKey(digest, image)
+}
+
+async function* keysIn(database: Level<string, string>, image: string): AsyncGenerator<string> {
+  const end = `!${hashText(image)}`
+  for await (const key of database.keys({ gte: chunkPrefix, lt: endOf(chunkPrefix) })) {
+    if (key.endsWith(end)) yield key
+  }
+}
+
+async function findChunk(
+  database: Level<string, string>,
+  chunk: string,
+): Promise<ChunkPlace | undefined> {
+  const prefix = `${chunkPrefix}${hashText(chunk)}!`
+  const [entry] = await database.iterator({ gte: prefix, lt: endOf(prefix), limit: 1 }).all()
+  if (entry === undefined) return undefined
+  const [key, value] = entry
+  const pairs: [number, number][] = JSON.parse(value)
+  const image = digestOf(Buffer.from(key.slice(prefix.length), 'hex'))
+  return {
+    image,
+    extents: pairs.map(([offsetBytes, lengthBytes]) => ({ offsetBytes, lengthBytes })),
+  }
+}
+
+function chunkKey(chunk: string, image: string): string {
+  return `${chunkPrefix}${hashText(chunk)}!${hashText(image)}`
+}
+
+function hashText(digest: string): string {
+  return hashOf(digest).toString('hex')
+}
+
+function causeCode(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined
+  if (error.cause !== undefined) return causeCode(error.cause)
+  return 'code' in error ? String(error.code) : undefined
+}
+
+function damaged(folder: string, cause: unknown): Error {
+  const reason = cause instanceof Error && cause.cause instanceof Error ? cause.cause : cause
+  const detail = reason instanceof Error ? reason.message : String(reason)
+  const advice =
+    'No image is lost: start with the option to rebuild the index, which makes it anew from the images'
+  return failure('imageIndexCorrupt', { folder, detail, advice }, { cause })
+}

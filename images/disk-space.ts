@@ -1,0 +1,55 @@
+import { lstat, readdir, statfs } from 'node:fs/promises'
+import { join } from 'node:path'
+import { failure } from '../base/errors.ts'
+import { isErrno } from '../base/files.ts'
+
+/** Keeps a reserve free on the disk that holds a folder. */
+export interface DiskSpace {
+  /**
+   * Fails unless `neededBytes` more may be written now.
+   * @throws diskFull
+   */
+  demand(neededBytes: number): Promise<void>
+}
+
+/** Watches over the disk that `folder` lies on. */
+export function createDiskSpace(folder: string, reserveBytes: number): DiskSpace {
+  return {
+    async demand(neededBytes) {
+      const { bavail, bsize } = await statfs(folder)
+      const freeBytes = bavail * bsize
+      if (freeBytes >= neededBytes + reserveBytes) return
+      const detail = `${neededBytes} bytes are needed, ${freeBytes} are free and ${reserveBytes} are kept back`
+      throw failure('diskFull', { folder, detail })
+    },
+  }
+}
+
+/** The system's ways of saying that a disk or a quota is full, as the failure diskFull; else the error. */
+export function nameDiskFull(error: unknown, folder: string): unknown {
+  if (!isErrno(error, 'ENOSPC') && !isErrno(error, 'EDQUOT')) return error
+  return failure('diskFull', { folder, detail: 'no space left for the image' }, { cause: error })
+}
+
+/** Bytes that a folder takes on its disk, as `du -s` counts them: a file with two names counts once. */
+export async function usedBytes(folder: string): Promise<number> {
+  const seen = new Set<number>()
+  let sum = 0
+  const waiting = [folder]
+  for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
+    const stats = await lstat(path).catch(ignoreMissing)
+    if (stats === undefined || seen.has(stats.ino)) continue
+    seen.add(stats.ino)
+    sum += stats.blocks * 512
+    if (!stats.isDirectory()) continue
+    const names = (await readdir(path).catch(ignoreMissing)) ?? []
+    for (const name of names) waiting.push(join(path, name))
+  }
+  return sum
+}
+
+/** A file may go away while the folder is walked: an import ends, LevelDB tidies up. */
+function ignoreMissing(error: unknown): undefined {
+  if (isErrno(error, 'ENOENT')) return undefined
+  throw error
+}

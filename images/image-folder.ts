@@ -1,0 +1,124 @@
+import { createHash } from 'node:crypto'
+import { chmod, readdir, readFile, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Value } from 'typebox/value'
+import { syncFolder, writeFileAtomic } from '../base/files.ts'
+import {
+  encodeConfig,
+  type ImageConfig,
+  type ImageRecord,
+  type ImageState,
+  imageConfigSchema,
+  imageStateSchema,
+} from './image-record.ts'
+import { digestOf } from './layer-index.ts'
+
+/**
+ * The folder of one image. It is complete before it gets its name (the hash), so a folder with such a
+ * name is an image, and everything else about it can be made from it again.
+ */
+export interface ImageFolder {
+  path: string
+  config: ImageConfig
+  state: ImageState
+  /** Bytes that its files take, as du counts them. */
+  allocatedBytes: number
+}
+
+/** Where the parts of an image lie in its folder. */
+export const imageFiles = {
+  /** The raw disk, sparse. */
+  disk: 'disk.raw',
+  /** The index of its layer (layer-index.ts). */
+  layer: 'layer',
+  config: 'config.json',
+  state: 'state.json',
+  kernel: 'kernel',
+  initrd: 'initrd',
+} as const
+
+/** Everyone may pass through: a guest's own uid opens the disk in it. Nobody else may list it. */
+export const folderMode = 0o711
+/** Images never change once they are here. */
+export const contentMode = 0o444
+const privateMode = 0o600
+
+/** The digest of an image with this config. */
+export function imageDigest(config: ImageConfig): string {
+  return digestOf(createHash('sha256').update(encodeConfig(config)).digest())
+}
+
+/** The name of an image's folder. */
+export function folderName(digest: string): string {
+  return digest.slice('sha256:'.length)
+}
+
+/** Makes a folder that holds the disk (and kernel) into that of an image, durably. */
+export async function sealImageFolder(
+  path: string,
+  image: { config: ImageConfig; state: ImageState; layer: Buffer },
+): Promise<ImageFolder> {
+  await writeFileAtomic(join(path, imageFiles.layer), image.layer, privateMode)
+  await writeFileAtomic(join(path, imageFiles.config), encodeConfig(image.config), privateMode)
+  await writeState(path, image.state)
+  await chmod(path, folderMode)
+  await syncFolder(path)
+  return { ...image, path, allocatedBytes: await allocatedBytes(path) }
+}
+
+/** Writes what changes about an image; whole, so that a crash leaves the old or the new. */
+export async function writeState(path: string, state: ImageState): Promise<void> {
+  await writeFileAtomic(join(path, imageFiles.state), JSON.stringify(state), privateMode)
+}
+
+/**
+ * Reads an image's folder and checks that it is what its name says.
+ * @throws an error that says what is wrong with it
+ */
+export async function readImageFolder(path: string, digest: string): Promise<ImageFolder> {
+  const config = await readObject(join(path, imageFiles.config))
+  if (!Value.Check(imageConfigSchema, config)) throw new Error('its config is damaged')
+  if (imageDigest(config) !== digest) throw new Error('its config is not the one it is named after')
+  const disk = await stat(join(path, imageFiles.disk))
+  if (disk.size !== config.layer.virtualSizeBytes) throw new Error('its disk has the wrong size')
+  const state = await readObject(join(path, imageFiles.state))
+  if (!Value.Check(imageStateSchema, state)) throw new Error('its state is damaged')
+  return { path, config, state, allocatedBytes: await allocatedBytes(path) }
+}
+
+/** The index of an image's layer, as it lies in its folder. */
+export async function readLayer(image: ImageFolder): Promise<Buffer> {
+  return await readFile(join(image.path, imageFiles.layer))
+}
+
+/** What the store says of an image. */
+export function recordOf(digest: string, image: ImageFolder): ImageRecord {
+  const { layer, arch, machine, firmware, boot } = image.config
+  const { format, importedAt, lastUsedAt, pinned } = image.state
+  return {
+    digest,
+    layerDigest: layer.digest,
+    virtualSizeBytes: layer.virtualSizeBytes,
+    dataBytes: layer.dataBytes,
+    allocatedBytes: image.allocatedBytes,
+    chunkCount: layer.chunkCount,
+    format,
+    arch,
+    machine,
+    firmware,
+    ...(boot ? { boot } : {}),
+    importedAt,
+    lastUsedAt,
+    pinned,
+  }
+}
+
+async function readObject(path: string): Promise<unknown> {
+  return JSON.parse(await readFile(path, 'utf8'))
+}
+
+async function allocatedBytes(path: string): Promise<number> {
+  const names = await readdir(path)
+  const stats = await Promise.all(names.map(name => stat(join(path, name))))
+  return stats.reduce((sum, { blocks }) => sum + blocks * 512, 0)
+}

@@ -1,0 +1,93 @@
+import Type, { type Static } from 'typebox'
+
+const strict = { additionalProperties: false }
+const digest = Type.String({ pattern: '^sha256:[0-9a-f]{64}$' })
+const bytes = Type.Integer({ minimum: 0 })
+
+/** The schema of an image's config. */
+export const imageConfigSchema = Type.Object(
+  {
+    version: Type.Literal(1),
+    arch: Type.Enum(['x86_64', 'aarch64']),
+    machine: Type.Enum(['linux', 'macos']),
+    firmware: Type.Enum(['bios', 'uefi']),
+    layer: Type.Object(
+      { digest, virtualSizeBytes: bytes, dataBytes: bytes, chunkCount: bytes, extentCount: bytes },
+      strict,
+    ),
+    boot: Type.Optional(
+      Type.Object(
+        {
+          kernelDigest: digest,
+          initrdDigest: Type.Optional(digest),
+          commandLine: Type.Optional(Type.String({ maxLength: 2048 })),
+        },
+        strict,
+      ),
+    ),
+  },
+  strict,
+)
+
+/**
+ * What an image is: its layer, by the digest of the layer's index, and how a machine starts from it.
+ * The digest of this, written canonically, names the image.
+ */
+export type ImageConfig = Static<typeof imageConfigSchema>
+
+/** The schema of an image's state. */
+export const imageStateSchema = Type.Object(
+  {
+    format: Type.Enum(['raw', 'qcow2']),
+    importedAt: Type.String(),
+    lastUsedAt: Type.String(),
+    pinned: Type.Boolean(),
+    users: Type.Array(Type.Object({ uid: Type.String(), name: Type.String() }, strict)),
+  },
+  strict,
+)
+
+/** What this host knows of an image besides. */
+export type ImageState = Static<typeof imageStateSchema>
+
+/** Who uses an image: an object that must not lose it. */
+export type ImageUser = ImageState['users'][number]
+
+/** An image on this host. */
+export interface ImageRecord {
+  /** `sha256:` and the hash of its config: the same content always has the same. */
+  digest: string
+  /** Digest of the index of its layer. */
+  layerDigest: string
+  /** Size of the disk that a guest sees: the file's, rounded up to 4096. */
+  virtualSizeBytes: number
+  /** Bytes that are not zero, by blocks of 4096. */
+  dataBytes: number
+  /** Bytes that its files take on this host's disk, as du counts them. */
+  allocatedBytes: number
+  chunkCount: number
+  /** Format of the file that it was imported from. */
+  format: ImageState['format']
+  arch: ImageConfig['arch']
+  machine: ImageConfig['machine']
+  firmware: ImageConfig['firmware']
+  boot?: ImageConfig['boot']
+  /** RFC 3339, UTC. */
+  importedAt: string
+  /** When somebody last began or ceased to use it; when it was imported if nobody has. RFC 3339, UTC. */
+  lastUsedAt: string
+  pinned: boolean
+}
+
+/** Writes a config in its one spelling: fields in the order of the schema, no spaces. */
+export function encodeConfig(config: ImageConfig): string {
+  const { version, arch, machine, firmware, layer, boot } = config
+  const { digest, virtualSizeBytes, dataBytes, chunkCount, extentCount } = layer
+  const ordered = { digest, virtualSizeBytes, dataBytes, chunkCount, extentCount }
+  const start = boot && {
+    kernelDigest: boot.kernelDigest,
+    initrdDigest: boot.initrdDigest,
+    commandLine: boot.commandLine,
+  }
+  return JSON.stringify({ version, arch, machine, firmware, layer: ordered, boot: start })
+}

@@ -1,0 +1,146 @@
+import { assert, failure, type MacfleetError } from '../base/errors.ts'
+import { createVarintReader, writeVarint } from './varint.ts'
+
+/** Disks are cut into blocks of this size; extents begin and end on their borders. */
+export const blockBytes = 4096
+
+/** Bytes that a chunk holds at most, and the width of the window of disk that an import packs into one. */
+export const chunkBytes = 1024 * 1024
+
+/** A run of bytes on a disk; offset and length are multiples of `blockBytes`. */
+export interface Extent {
+  offsetBytes: number
+  lengthBytes: number
+}
+
+/** Extents that travel together. */
+export interface LayerChunk {
+  /** `sha256:` and the hash, in hex, of the extents' bytes, one after another. */
+  digest: string
+  /** In order of the disk; two that touch are written as one. */
+  extents: Extent[]
+}
+
+/**
+ * What a layer holds and where on the disk it goes. Whatever no extent covers is a hole: zero in a
+ * layer without a parent. It says nothing of where the bytes are kept: beside it in a raw file here,
+ * in packs of a registry elsewhere.
+ */
+export interface LayerIndex {
+  /** Size of the disk, a multiple of `blockBytes`. */
+  virtualSizeBytes: number
+  /** In order of the disk; no extent is in two of them. */
+  chunks: LayerChunk[]
+}
+
+/** How much a layer index may ask of whoever reads it. */
+export interface LayerIndexBounds {
+  /** See Limits.diskBytes. */
+  diskBytes: number
+  /** See Limits.layerChunks. */
+  layerChunks: number
+}
+
+const magic = Buffer.from('macfleet-layer\0\x01', 'latin1')
+const hashBytes = 32
+const blocksPerChunk = chunkBytes / blockBytes
+
+/**
+ * Writes a layer index. The form is canonical, one index has one spelling, because its digest names
+ * the layer: a magic of 16 bytes (the last is the version), then numbers in blocks as LEB128 varints:
+ * the disk's size, the count of chunks, and for each chunk its count of extents, each extent as the gap
+ * since the end of the one before and its length, and the 32 bytes of the chunk's hash.
+ */
+export function encodeLayerIndex(index: LayerIndex): Buffer {
+  const numbers: number[] = []
+  const parts: Buffer[] = [magic]
+  const flush = () => parts.push(Buffer.from(numbers.splice(0)))
+  writeVarint(numbers, inBlocks(index.virtualSizeBytes))
+  writeVarint(numbers, index.chunks.length)
+  let endBlock = 0
+  for (const chunk of index.chunks) {
+    writeVarint(numbers, chunk.extents.length)
+    for (const extent of chunk.extents) {
+      const startBlock = inBlocks(extent.offsetBytes)
+      assert(startBlock >= endBlock, 'the extents of a layer are in order')
+      writeVarint(numbers, startBlock - endBlock)
+      writeVarint(numbers, inBlocks(extent.lengthBytes))
+      endBlock = startBlock + inBlocks(extent.lengthBytes)
+    }
+    flush()
+    parts.push(hashOf(chunk.digest))
+  }
+  flush()
+  return Buffer.concat(parts)
+}
+
+/**
+ * Reads a layer index that anybody may have written.
+ * @throws layerIndexInvalid for anything but the canonical spelling of an index within the bounds
+ */
+export function decodeLayerIndex(bytes: Uint8Array, bounds: LayerIndexBounds): LayerIndex {
+  const data = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  if (!data.subarray(0, magic.length).equals(magic)) throw invalid('it does not begin like one')
+  const reader = createVarintReader(data, magic.length, invalid)
+  const diskBlocks = reader.number()
+  if (diskBlocks === 0) throw invalid('its disk has no size')
+  if (diskBlocks > bounds.diskBytes / blockBytes) throw invalid('its disk is too large')
+  const count = reader.number()
+  if (count > bounds.layerChunks) throw invalid('it has too many chunks')
+  const chunks: LayerChunk[] = []
+  let endBlock = 0
+  for (let number = 0; number < count; number++) {
+    const { extents, nextBlock } = readExtents(reader.number, endBlock)
+    endBlock = nextBlock
+    if (endBlock > diskBlocks) throw invalid('an extent lies beyond the end of its disk')
+    chunks.push({ digest: digestOf(reader.bytes(hashBytes)), extents })
+  }
+  if (!reader.atEnd()) throw invalid('there is more after its end')
+  return { virtualSizeBytes: diskBlocks * blockBytes, chunks }
+}
+
+function readExtents(number: () => number, startBlock: number) {
+  const count = number()
+  if (count === 0) throw invalid('a chunk is empty')
+  if (count > blocksPerChunk) throw invalid('a chunk has too many extents')
+  const extents: Extent[] = []
+  let endBlock = startBlock
+  let chunkBlocks = 0
+  for (let at = 0; at < count; at++) {
+    const gap = number()
+    const length = number()
+    if (at > 0 && gap === 0) throw invalid('two extents of a chunk touch')
+    if (length === 0) throw invalid('an extent is empty')
+    chunkBlocks += length
+    if (chunkBlocks > blocksPerChunk) throw invalid('a chunk is too large')
+    extents.push({ offsetBytes: (endBlock + gap) * blockBytes, lengthBytes: length * blockBytes })
+    endBlock += gap + length
+    if (!Number.isSafeInteger(endBlock * blockBytes)) throw invalid('an extent is too far out')
+  }
+  return { extents, nextBlock: endBlock }
+}
+
+/** Bytes that the extents of a chunk hold together. */
+export function extentBytes(extents: readonly Extent[]): number {
+  return extents.reduce((sum, extent) => sum + extent.lengthBytes, 0)
+}
+
+/** `sha256:` and the hash in hex. */
+export function digestOf(hash: Uint8Array): string {
+  return `sha256:${Buffer.from(hash.buffer, hash.byteOffset, hash.byteLength).toString('hex')}`
+}
+
+/** The 32 bytes behind a digest. */
+export function hashOf(digest: string): Buffer {
+  assert(/^sha256:[0-9a-f]{64}$/.test(digest), `${digest} is a digest`)
+  return Buffer.from(digest.slice('sha256:'.length), 'hex')
+}
+
+function inBlocks(bytes: number): number {
+  assert(bytes % blockBytes === 0, `${bytes} bytes are whole blocks`)
+  return bytes / blockBytes
+}
+
+function invalid(detail: string): MacfleetError {
+  return failure('layerIndexInvalid', { detail })
+}
