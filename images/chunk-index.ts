@@ -1,6 +1,7 @@
 import { rename, rm } from 'node:fs/promises'
 import { Level } from 'level'
 import { failure } from '../base/errors.ts'
+import { makeFolder } from '../base/files.ts'
 import type { Log } from '../base/log.ts'
 import { digestOf, type Extent, hashOf, type LayerIndex } from './layer-index.ts'
 
@@ -45,6 +46,7 @@ const endOf = (prefix: string) => `${prefix.slice(0, -1)}"`
  */
 export async function openChunkIndex(init: ChunkIndexInit, log: Log): Promise<ChunkIndex> {
   const { folder } = init
+  makeFolder(folder)
   let database = new Level<string, string>(folder)
   try {
     await database.open()
@@ -55,6 +57,7 @@ export async function openChunkIndex(init: ChunkIndexInit, log: Log): Promise<Ch
     log.warn({ folder }, 'the index of the images is damaged: it is put aside and made anew')
     await rm(`${folder}.damaged`, { recursive: true, force: true })
     await rename(folder, `${folder}.damaged`)
+    makeFolder(folder)
     database = new Level<string, string>(folder)
     await database.open()
   }

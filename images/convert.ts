@@ -88,7 +88,8 @@ export async function convertQcow2(
 
 /**
  * The runs of a raw file that may hold data; the rest are holes. Undefined when it can't be told (no
- * rights on the file, too many runs): the caller then reads it whole.
+ * qemu-img, no rights on the file, too many runs): the caller then reads it whole.
+ * @throws the signal's reason
  */
 export async function mapData(
   components: ConvertComponents,
@@ -97,17 +98,21 @@ export async function mapData(
 ): Promise<Extent[] | undefined> {
   const source = { driver: 'raw', file: { driver: 'file', filename: file.name } }
   const args = ['map', '--output=json', `json:${JSON.stringify(source)}`]
-  const result = await components.sandbox(components.qemuImg, args, {
-    timeoutMs: startMs,
-    fileBytes: 0,
-    outputBytes: mapOutputBytes,
-    workingFolder: file.workingFolder,
-    signal,
-  })
-  if (result.code !== 0) return undefined
-  const entries = parse(result.stdout)
-  if (!Array.isArray(entries)) return undefined
-  return entries.filter(isDataRun).map(run => ({ offsetBytes: run.start, lengthBytes: run.length }))
+  try {
+    const { code, stdout } = await components.sandbox(components.qemuImg, args, {
+      timeoutMs: startMs,
+      fileBytes: 0,
+      outputBytes: mapOutputBytes,
+      workingFolder: file.workingFolder,
+      signal,
+    })
+    const entries = code === 0 ? parse(stdout) : undefined
+    if (!Array.isArray(entries)) return undefined
+    return entries.filter(isDataRun).map(run => ({ offsetBytes: run.start, lengthBytes: run.length }))
+  } catch {
+    signal?.throwIfAborted()
+    return undefined
+  }
 }
 
 function isDataRun(entry: unknown): entry is { start: number; length: number } {

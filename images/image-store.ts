@@ -119,7 +119,6 @@ export async function openImageStore(
   await chmod(folder, folderMode)
   const log = components.log.child({ part: 'images' })
   const { clock, random, run } = components
-  makeFolder(join(folder, 'index'))
   const chunks = await openChunkIndex(
     { folder: join(folder, 'index'), rebuild: init.rebuildIndex ?? false },
     log,
