@@ -104,7 +104,9 @@ function outputs(child: ChildProcess): Readable[] {
   return [child.stdout, child.stderr].filter(stream => stream !== null)
 }
 
-/** A new file in place of the last one: the folder is not ours alone, so nothing there is opened. */
+/**
+ * A new file in place of the last one: the folder is not ours alone, so nothing there is opened.
+ */
 async function openLastWords(path: string, workingFolder: string): Promise<FileHandle> {
   const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants
   try {

@@ -17,7 +17,9 @@ import type {
 /** How the guardian is reached. */
 export interface GuardianClientInit {
   socketPath: string
-  /** A request that takes longer fails; it may have been carried out, so `list` before the next. */
+  /**
+   * A request that takes longer fails; it may have been carried out, so `list` before the next.
+   */
   timeoutMs: number
   /** The wait between tries to connect. */
   reconnect: BackoffInit

@@ -21,9 +21,10 @@ export interface ConnectionInit {
 /** One connection to the guardian after the other, and the requests on it. */
 export interface Connection {
   /**
-   * Sends a request, once there is a connection. When `signal` is aborted the answer is not awaited
-   * any more.
-   * @throws guardianUnavailable when the connection is lost in between: it may have been carried out
+   * Sends a request, once there is a connection. When `signal` is aborted the answer is not
+   * awaited any more.
+   * @throws guardianUnavailable when the connection is lost in between: it may have been carried
+   * out
    */
   request(method: GuardianMethod, parameters: object, signal: AbortSignal): Promise<unknown>
   close(): void
@@ -110,7 +111,9 @@ export function maintainConnection(init: ConnectionInit, clock: Clock): Connecti
   }
 }
 
-/** An answer goes to who waits for it, an event to the listener; anything else is no guardian's. */
+/**
+ * An answer goes to who waits for it, an event to the listener; anything else is no guardian's.
+ */
 function takeMessage(
   line: string,
   socket: Socket,

@@ -32,9 +32,9 @@ const retryMs = 50
 const logTailBytes = 1_000
 
 /**
- * Makes sure that a guardian answers, and says which. When none does, one is started in a session of
- * its own, so that it outlives us. Several may do this at once: the locks of the folders let one
- * guardian in, the others end at once, and all starters meet the one.
+ * Makes sure that a guardian answers, and says which. When none does, one is started in a session
+ * of its own, so that it outlives us. Several may do this at once: the locks of the folders let
+ * one guardian in, the others end at once, and all starters meet the one.
  * @throws guardianUnavailable when it is managed and does not answer in time
  * @throws guardianStartFailed with the end of its log
  */

@@ -7,8 +7,8 @@ import { createPlainLog } from './plain-log.ts'
 import { lockedCommand } from './standing.ts'
 
 /**
- * Prepares the guardian, then becomes it: this process takes the locks (flock(1) keeps them over an
- * exec) and starts Node anew with the program compiled, so that the one that stays never loads
+ * Prepares the guardian, then becomes it: this process takes the locks (flock(1) keeps them over
+ * an exec) and starts Node anew with the program compiled, so that the one that stays never loads
  * Node's type stripper. Measured: 45 MB instead of 62 MB alone, 10 MB of its own instead of 21.
  */
 async function becomeGuardian(): Promise<void> {

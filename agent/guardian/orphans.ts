@@ -19,9 +19,9 @@ export function markOf(dataFolder: string, name: string): string {
 const pollMs = 20
 
 /**
- * Kills what an earlier guardian left alive. Its processes die with it (pdeathsig), except one that
- * it was just starting: between the fork and setpriv's prctl, that one may outlive it, and then its
- * pid is in no entry and its mark has to be looked for.
+ * Kills what an earlier guardian left alive. Its processes die with it (pdeathsig), except one
+ * that it was just starting: between the fork and setpriv's prctl, that one may outlive it, and
+ * then its pid is in no entry and its mark has to be looked for.
  * @returns whether all were gone within `timeoutMs`
  */
 export async function killOrphans(

@@ -6,8 +6,8 @@ import type { Log } from '../../base/log.ts'
 const levels = { debug: 20, info: 30, warn: 40, error: 50 }
 
 /**
- * The log of base/log.ts without pino, whose memory the guardian does not need to hold: the same JSON
- * lines, on standard error. What can't be written (a full disk) is dropped.
+ * The log of base/log.ts without pino, whose memory the guardian does not need to hold: the same
+ * JSON lines, on standard error. What can't be written (a full disk) is dropped.
  */
 export function createPlainLog(fields: object, clock: Clock): Log {
   const say = (level: number) => (more: object, message: string) => {

@@ -14,7 +14,9 @@ export interface GuardedLog {
 export interface StartParameters {
   /** Unique on this host, for example a virtual machine's uid; also the name of files. */
   name: string
-  /** A program; found in PATH when it has no slash. It has to set its parent-death signal itself. */
+  /**
+   * A program; found in PATH when it has no slash. It has to set its parent-death signal itself.
+   */
   command: string
   arguments: string[]
   /** `/` by default. */
@@ -33,7 +35,8 @@ export interface StartParameters {
 
 /**
  * Why a process ended: by itself or by a signal (`exited`); because the guardian was told to stop
- * (`guardianStopped`); or with a guardian that died, so that nobody knows its exit code (`guardianLost`).
+ * (`guardianStopped`); or with a guardian that died, so that nobody knows its exit code
+ * (`guardianLost`).
  */
 export type EndReason = 'exited' | 'guardianStopped' | 'guardianLost'
 
@@ -113,8 +116,8 @@ export function isFields(value: unknown): value is Fields {
 }
 
 /**
- * What a line is, before anything of it is believed; undefined when it is no request at all, and its
- * sender is no client of ours.
+ * What a line is, before anything of it is believed; undefined when it is no request at all, and
+ * its sender is no client of ours.
  */
 export function parseEnvelope(
   line: string,

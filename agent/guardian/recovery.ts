@@ -26,8 +26,8 @@ export interface RecoveryComponents {
 const killTimeoutMs = 10_000
 
 /**
- * Brings what an earlier guardian left to an end: processes that still live are killed, those whose
- * end nobody saw are recorded as `guardianLost`.
+ * Brings what an earlier guardian left to an end: processes that still live are killed, those
+ * whose end nobody saw are recorded as `guardianLost`.
  * @returns all entries, every one ended
  */
 export async function recover(

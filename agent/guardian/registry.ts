@@ -19,8 +19,9 @@ export interface RegistryEntry {
 }
 
 /**
- * One small file per process, so that a guardian that comes after one that was killed knows what ran.
- * Written without fsync: it has to survive the guardian, not the machine (no process survives that).
+ * One small file per process, so that a guardian that comes after one that was killed knows what
+ * ran. Written without fsync: it has to survive the guardian, not the machine (no process survives
+ * that).
  */
 export interface Registry {
   write(entry: RegistryEntry): void
@@ -57,7 +58,7 @@ function readEntry(path: string, name: string): RegistryEntry {
     const value: unknown = JSON.parse(readFileSync(path, 'utf8'))
     return isEntry(value) && value.name === name ? value : unknown
   } catch (error) {
-    // A power cut may leave an empty file: the process is gone all the same, and has to be reported.
+    // A power cut may leave an empty file: its process is gone all the same, and is reported.
     if (error instanceof SyntaxError || isErrno(error, 'ENOENT')) return unknown
     throw error
   }

@@ -30,8 +30,8 @@ export interface GuardianServer {
 }
 
 /**
- * Listens on a unix socket of mode 0600: whoever can open it has our uid. The caller holds the lock
- * of the folder, so a socket file that is there belongs to nobody.
+ * Listens on a unix socket of mode 0600: whoever can open it has our uid. The caller holds the
+ * lock of the folder, so a socket file that is there belongs to nobody.
  */
 export async function listen(
   init: ServerInit,
@@ -126,7 +126,9 @@ async function answer(envelope: Envelope, init: ServerInit, log: Log): Promise<o
   }
 }
 
-/** A client that does not read what we send is no client: it is cut off before it fills our memory. */
+/**
+ * A client that does not read what we send is no client: it is cut off before it fills our memory.
+ */
 function send(socket: Socket, message: object, limits: Limits): void {
   if (socket.destroyed) return
   if (socket.writableLength > 2 * limits.messageLineBytes) socket.destroy()

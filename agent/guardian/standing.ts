@@ -10,8 +10,9 @@ const guardianOomScoreAdjust = -1000
 
 /**
  * The command that becomes `command` once it holds all locks. They stay with that process as open
- * descriptors, whatever way it ends, and are not given to its children: Node marks what it inherits
- * close-on-exec. Reset-on-fork (sched(7)) keeps children from inheriting a raised priority.
+ * descriptors, whatever way it ends, and are not given to its children: Node marks what it
+ * inherits close-on-exec. Reset-on-fork (sched(7)) keeps children from inheriting a raised
+ * priority.
  */
 export function lockedCommand(locks: readonly string[], command: readonly string[]): string[] {
   const conflict = String(lockedExitCode)

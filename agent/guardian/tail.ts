@@ -5,7 +5,10 @@ export interface Tail {
   bytes(): Buffer
 }
 
-/** Makes a tail of at most `limitBytes`; it takes that memory when the first byte comes, not before. */
+/**
+ * Makes a tail of at most `limitBytes`; it takes that memory when the first byte comes, not
+ * before.
+ */
 export function createTail(limitBytes: number): Tail {
   let ring: Buffer | undefined
   let at = 0
