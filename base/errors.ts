@@ -92,3 +92,8 @@ export function isFailure(thrown: unknown, code: ErrorCode): thrown is MacfleetE
 export function assert(condition: unknown, message: string): asserts condition {
   if (!condition) throw new Error(`assertion failed: ${message}`)
 }
+
+/** What a caught value says of itself, for a log field or a condition's message. */
+export function messageOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown)
+}

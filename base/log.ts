@@ -1,5 +1,7 @@
 import { pino } from 'pino'
 
+export { messageOf } from './errors.ts'
+
 /** Structured logging: fields first, then a sentence. Secrets never go in either. */
 export interface Log {
   debug(fields: object, message: string): void
@@ -35,9 +37,4 @@ export const silentLog: Log = {
   warn: () => {},
   error: () => {},
   child: () => silentLog,
-}
-
-/** What a caught value says of itself, for a log field or a condition's message. */
-export function messageOf(thrown: unknown): string {
-  return thrown instanceof Error ? thrown.message : String(thrown)
 }
