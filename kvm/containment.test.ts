@@ -18,7 +18,7 @@ const text = (...from: Parameters<typeof containedCommand>) => {
 describe('the contained command', () => {
   test('of root gives the guest a user of its own and nothing else', () => {
     expect(text(init, all)).toBe(
-      'nice -n 39 choom -n 500 -- prlimit --core=0 --nofile=65536 ' +
+      'nice -n 39 choom -n 500 -- prlimit --core=0 ' +
         'setpriv --pdeathsig KILL --no-new-privs --inh-caps=-all --reuid=210000 --regid=210000 ' +
         '--clear-groups --ambient-caps=-all --bounding-set=-all -- /usr/bin/qemu-system-x86_64 -S',
     )

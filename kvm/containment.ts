@@ -32,9 +32,6 @@ export interface ContainedCommand {
 /** The slice that holds every guest's scope. */
 export const guestSlice = 'macfleet-guests.slice'
 
-/** Open files of one QEMU: its disks, its sockets and every connection of its guest. */
-const openFiles = 65_536
-
 /**
  * The one command that runs a guest within its bounds. Each program in it replaces itself by the next,
  * so the process that the guardian spawned is QEMU in the end, and it is the last, setpriv, that asks
@@ -42,7 +39,7 @@ const openFiles = 65_536
  * PR_SET_PDEATHSIG).
  *
  * nice 19 and choom: below the daemon whatever raised priority the guardian has; the kernel, out of
- * memory, takes guests first. No core dumps: they hold the guest's memory. QEMU's own `-sandbox` is
+ * memory, takes guests first. No core dumps: they hold the guest's memory. Other limits are the guardian's. QEMU's own `-sandbox` is
  * part of its command line.
  */
 export function containedCommand(init: ContainmentInit, facts: ContainmentFacts): ContainedCommand {
@@ -50,7 +47,7 @@ export function containedCommand(init: ContainmentInit, facts: ContainmentFacts)
     ...(facts.systemd && facts.root ? scope(init.unit) : []),
     ...['nice', '-n', '39'],
     ...['choom', '-n', '500', '--'],
-    ...['prlimit', '--core=0', ...(facts.root ? [`--nofile=${openFiles}`] : [])],
+    ...['prlimit', '--core=0'],
     ...['setpriv', '--pdeathsig', 'KILL', '--no-new-privs', '--inh-caps=-all'],
     ...(init.user ? ownUser(init.user, init.kvmGroupId) : []),
     ...['--', init.command, ...init.args],

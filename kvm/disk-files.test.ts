@@ -107,7 +107,7 @@ describe('the seed disk', () => {
     })
     expect(label.stdout.trim()).toBe('cidata')
     expect((await stat(folder.seed)).mode & 0o777).toBe(0o600)
-    expect(await readdir(folder.path)).toEqual(['guest'])
+    expect((await readdir(folder.path)).sort()).toEqual(['guest', 'seed.sha256'])
   })
 
   test('is the same, byte for byte, for the same content', async () => {
@@ -116,8 +116,18 @@ describe('the seed disk', () => {
     // ISO 9660 dates have a grain of one second: let it pass.
     const second = Math.floor(Date.now() / 1000)
     await expect.poll(() => Math.floor(Date.now() / 1000), { timeout: 3000 }).not.toBe(second)
+    await rm(folder.seedDigest)
     await createSeed({ ...content, folder, owner }, runCommand)
     expect((await readFile(folder.seed)).equals(first)).toBe(true)
+  })
+
+  test('is made anew when its content changes, and only then', async () => {
+    await createSeed({ ...content, folder, owner }, runCommand)
+    const { ino } = await stat(folder.seed)
+    await createSeed({ ...content, folder, owner }, runCommand)
+    expect((await stat(folder.seed)).ino).toBe(ino)
+    await createSeed({ ...content, folder, owner, hostName: 'database' }, runCommand)
+    expect((await readFile(folder.seed)).toString('latin1')).toContain('local-hostname: database')
   })
 })
 

@@ -51,6 +51,8 @@ export interface GuestFolder {
   record: string
   /** exit.json: how QEMU ended, written by the guardian. */
   exit: string
+  /** What the seed was made from, as a digest. */
+  seedDigest: string
   /** QEMU's standard error, written by the guardian. */
   stderr: string
   /** The image's raw file, as a hard link. Read by QEMU. */
@@ -106,6 +108,7 @@ export function guestFolder(roots: GuestRoots, uid: string): GuestFolder {
     path,
     record: inside('guest.json'),
     exit: inside('exit.json'),
+    seedDigest: inside('seed.sha256'),
     stderr: inside('stderr.log'),
     base: inside(guestFiles.base),
     kernel: inside(guestFiles.kernel),

@@ -1,5 +1,5 @@
 import { constants } from 'node:fs'
-import { chmod, copyFile, link, rename, rm, stat, symlink } from 'node:fs/promises'
+import { chmod, copyFile, link, rename, rm, stat, symlink, utimes } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { failure } from '../base/errors.ts'
 import { isErrno } from '../base/files.ts'
@@ -30,11 +30,18 @@ export async function linkImage(
   })
 }
 
-/** Copies a kernel or initial RAM disk into a guest's outer folder, readable and not writable. */
+/**
+ * Copies a kernel or initial RAM disk into a guest's outer folder, readable and not writable. One that
+ * was copied before and has not changed since (size and time) stays, so that a start does not wait.
+ */
 export async function copyBootFile(source: string, target: string): Promise<void> {
+  const from = await stat(source)
+  const present = await stat(target).catch(() => undefined)
+  if (present?.size === from.size && present.mtime.getTime() === from.mtime.getTime()) return
   await place(target, async temporary => {
     await copyFile(source, temporary, constants.COPYFILE_FICLONE)
     await chmod(temporary, 0o444)
+    await utimes(temporary, from.atime, from.mtime)
   })
 }
 

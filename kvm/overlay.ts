@@ -84,7 +84,8 @@ export async function replaceFile(
   await syncFolder(dirname(path))
 }
 
-async function exists(path: string): Promise<boolean> {
+/** Whether there is anything of this name, a dangling link included. */
+export async function exists(path: string): Promise<boolean> {
   try {
     await lstat(path)
     return true

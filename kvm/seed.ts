@@ -1,10 +1,12 @@
+import { createHash } from 'node:crypto'
 import { mkdir, readFile, rm, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { CommandRunner } from '../base/command.ts'
 import { assert } from '../base/errors.ts'
+import { writeFileAtomic } from '../base/files.ts'
 import type { GuestFolder } from './guest-folder.ts'
 import type { UserIdentity } from './guest-user.ts'
-import { replaceFile } from './overlay.ts'
+import { exists, replaceFile } from './overlay.ts'
 import { type SeedContent, seedFiles } from './user-data.ts'
 
 /** A guest's NoCloud disk to be made. */
@@ -20,33 +22,39 @@ const dateSeconds = Date.UTC(1980, 0, 1) / 1000
 const volumeDate = '1980010100000000'
 
 /**
- * Makes the disk that tells a guest its name, keys and user data, in place of an earlier one: ISO 9660
- * with Joliet names and the label `cidata` (cloud-init's NoCloud).
+ * Makes the disk that tells a guest its name, keys and user data: ISO 9660 with Joliet names and the
+ * label `cidata` (cloud-init's NoCloud). One that was made from the same content stays.
  * @throws seedInvalid, commandMissing, commandFailed
  */
 export async function createSeed(init: SeedInit, run: CommandRunner): Promise<void> {
   const { folder, owner } = init
   const files = seedFiles(init)
+  const digest = createHash('sha256').update(JSON.stringify(files)).digest('hex')
+  const present = await readFile(folder.seedDigest, 'utf8').catch(() => '')
+  if (present === digest && (await exists(folder.seed))) return
+  await rm(folder.seedDigest, { force: true })
+  await replaceFile(folder, folder.seed, owner, temporary =>
+    writeDisk(folder, files, temporary, run),
+  )
+  await writeFileAtomic(folder.seedDigest, digest)
+}
+
+async function writeDisk(
+  folder: GuestFolder,
+  files: Record<string, string>,
+  path: string,
+  run: CommandRunner,
+): Promise<void> {
   const content = join(folder.path, 'seed.tmp')
   await rm(content, { recursive: true, force: true })
   try {
     await mkdir(content, { mode: 0o700 })
     for (const [name, text] of Object.entries(files)) await writeDated(join(content, name), text)
     await utimes(content, dateSeconds, dateSeconds)
-    await replaceFile(folder, folder.seed, owner, async temporary => {
-      const options = [
-        '-quiet',
-        '-volid',
-        'cidata',
-        '-joliet',
-        '-input-charset',
-        'utf-8',
-        '-no-pad',
-      ]
-      await writeFile(temporary, '', { mode: 0o600 })
-      await run('genisoimage', [...options, '-o', temporary, content], { timeoutMs })
-      await writeFile(temporary, withFixedDates(await readFile(temporary)))
-    })
+    const options = ['-quiet', '-volid', 'cidata', '-joliet', '-input-charset', 'utf-8', '-no-pad']
+    await writeFile(path, '', { mode: 0o600 })
+    await run('genisoimage', [...options, '-o', path, content], { timeoutMs })
+    await writeFile(path, withFixedDates(await readFile(path)))
   } finally {
     await rm(content, { recursive: true, force: true })
   }
