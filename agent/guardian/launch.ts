@@ -86,11 +86,13 @@ async function startUntilAnswered(
  */
 function startDetached(options: GuardianOptions): Promise<number> {
   makeFolder(options.runFolder)
-  const logFile = openSync(guardianPaths(options).log, 'a', 0o600)
+  const { log, compiled } = guardianPaths(options)
+  const compileCache = process.env['NODE_COMPILE_CACHE'] ?? compiled
+  const logFile = openSync(log, 'a', 0o600)
   const program = join(import.meta.dirname, 'main.ts')
   const child = spawn(process.execPath, [program, ...formatGuardianOptions(options)], {
     cwd: '/',
-    env: { PATH: process.env['PATH'] },
+    env: { PATH: process.env['PATH'], NODE_COMPILE_CACHE: compileCache },
     detached: true,
     stdio: ['ignore', logFile, logFile],
   })
