@@ -72,11 +72,12 @@ export function createJournal(folder: OpenFolder, limits: Limits): Journal {
       throw new Damage(`its history after revision ${afterRevision} is missing`)
     },
     async close() {
-      await database.close()
       try {
+        await database.close()
         await mark.sync()
       } finally {
         await mark.close()
+        folder.release()
       }
     },
   }

@@ -15,12 +15,15 @@ import {
   storeFiles,
   writeIdentity,
 } from './level-identity.ts'
+import { claimFolder } from './level-lock.ts'
 
 /** An open store folder. */
 export interface OpenFolder {
   database: Database
   content: Content
   mark: FileHandle
+  /** Lets others in this process open the folder; call it once the database is closed. */
+  release(): void
 }
 
 /**
@@ -31,6 +34,16 @@ export interface OpenFolder {
  */
 export async function openFolder(folder: string, random: Random): Promise<OpenFolder> {
   makeFolder(folder)
+  const release = claimFolder(folder)
+  try {
+    return { ...(await openClaimed(folder, random)), release }
+  } catch (error) {
+    release()
+    throw error
+  }
+}
+
+async function openClaimed(folder: string, random: Random): Promise<Omit<OpenFolder, 'release'>> {
   const path = storeFiles.database(folder)
   const found = await holdsData(path)
   if (found) await assertUnlocked(path)

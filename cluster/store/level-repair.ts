@@ -7,6 +7,7 @@ import { initialMeta, readContent } from './level-content.ts'
 import { assertUnlocked, type Database, openDatabase, repairDatabase } from './level-database.ts'
 import { addDigest, Damage, entryDigest, type Meta, recordKey, seal } from './level-format.ts'
 import { createMark, readIdentity, readMark, storeFiles, writeIdentity } from './level-identity.ts'
+import { claimFolder } from './level-lock.ts'
 import { copyDatabase } from './level-open.ts'
 import { type Salvage, salvage } from './level-salvage.ts'
 
@@ -38,6 +39,16 @@ export async function repairLevelStore(
   folder: string,
   components: { random: Random },
 ): Promise<RepairReport> {
+  if (!existsSync(folder)) throw corrupt(folder, 'there is no such folder', undefined)
+  const release = claimFolder(folder)
+  try {
+    return await repairClaimed(folder, components.random)
+  } finally {
+    release()
+  }
+}
+
+async function repairClaimed(folder: string, random: Random): Promise<RepairReport> {
   const path = storeFiles.database(folder)
   const rebuilt = `${path}.new`
   if (!existsSync(path)) {
@@ -52,7 +63,7 @@ export async function repairLevelStore(
     await repairDatabase(path)
     const found = salvage(await readRecords(path))
     if (found.newestRevision === 0) throw new Damage('not one record of it could be read')
-    const meta = await metaOf(folder, found, components.random)
+    const meta = await metaOf(folder, found, random)
     await rm(rebuilt, { recursive: true, force: true })
     await build(rebuilt, meta, found)
     await rm(path, { recursive: true })
