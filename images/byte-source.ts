@@ -77,9 +77,38 @@ async function* replay(
   }
 }
 
+/** The same stream, ended by the signal even while its source says nothing. */
+export async function* endWith(
+  signal: AbortSignal,
+  stream: AsyncIterable<Uint8Array>,
+): AsyncGenerator<Uint8Array> {
+  const iterator = stream[Symbol.asyncIterator]()
+  let giveUp: (reason: unknown) => void = () => {}
+  const onAbort = () => giveUp(signal.reason)
+  signal.addEventListener('abort', onAbort, { once: true })
+  const nextPart = () =>
+    new Promise<IteratorResult<Uint8Array>>((resolve, reject) => {
+      giveUp = reject
+      iterator.next().then(resolve, reject)
+    })
+  try {
+    for (;;) {
+      signal.throwIfAborted()
+      const next = await nextPart()
+      if (next.done) return
+      yield next.value
+    }
+  } finally {
+    signal.removeEventListener('abort', onAbort)
+    // Not waited for: a source that is silent does not answer this either.
+    iterator.return?.().catch(() => {})
+  }
+}
+
 /**
- * Whether nobody but root and ourselves can change a file or put another in its place: then what was
- * inspected is what a tool will open a moment later. A sticky folder (/tmp) protects its entries.
+ * Whether nobody but root and ourselves can change a file or put another in its place: then what
+ * was inspected is what a tool will open a moment later. A sticky folder (/tmp) protects its
+ * entries.
  */
 export async function isOursAlone(path: string): Promise<boolean> {
   const own = process.getuid?.() ?? 0

@@ -12,8 +12,8 @@ export interface ChunkPlace {
 }
 
 /**
- * Which chunks this host holds, and where (LevelDB). Made from the images' own folders and never the
- * truth: it can be thrown away and made again.
+ * Which chunks this host holds, and where (LevelDB). Made from the images' own folders and never
+ * the truth: it can be thrown away and made again.
  */
 export interface ChunkIndex {
   /** The images with chunks in the index, and whether they are all in. */
@@ -173,6 +173,6 @@ function damaged(folder: string, cause: unknown): Error {
   const reason = cause instanceof Error && cause.cause instanceof Error ? cause.cause : cause
   const detail = reason instanceof Error ? reason.message : String(reason)
   const advice =
-    'No image is lost: start with the option to rebuild the index, which makes it anew from the images'
+    'No image is lost: start with the option that rebuilds the index from the images themselves'
   return failure('imageIndexCorrupt', { folder, detail, advice }, { cause })
 }

@@ -27,8 +27,8 @@ const slowestBytesPerMs = (10 * MiB) / 1000
 const mapOutputBytes = 8 * MiB
 
 /**
- * Lets qemu-img check the tables of an inspected qcow2 file: a cluster beyond the end of the file (one
- * that is cut short by a cluster or more) or used twice is refused.
+ * Lets qemu-img check the tables of an inspected qcow2 file: a cluster beyond the end of the file
+ * (one that is cut short by a cluster or more) or used twice is refused.
  * @returns the bytes of disk that it holds, an upper bound of what its conversion writes
  * @throws imageRefused (damaged), commandMissing, commandTimedOut
  */
@@ -58,8 +58,8 @@ export async function checkQcow2(
 }
 
 /**
- * Writes the disk in a qcow2 file as raw bytes, holes kept, into a file that is there already, empty
- * and of the disk's size. Formats are stated on both sides, and no backing file is followed.
+ * Writes the disk in a qcow2 file as raw bytes, holes kept, into a file that is there already,
+ * empty and of the disk's size. Formats are stated on both sides, and no backing file is followed.
  * @throws diskFull, imageRefused (damaged), commandMissing, commandTimedOut
  */
 export async function convertQcow2(
@@ -87,8 +87,8 @@ export async function convertQcow2(
 }
 
 /**
- * The runs of a raw file that may hold data; the rest are holes. Undefined when it can't be told (no
- * qemu-img, no rights on the file, too many runs): the caller then reads it whole.
+ * The runs of a raw file that may hold data; the rest are holes. Undefined when it can't be told
+ * (no qemu-img, no rights on the file, too many runs): the caller then reads it whole.
  * @throws the signal's reason
  */
 export async function mapData(
@@ -108,7 +108,9 @@ export async function mapData(
     })
     const entries = code === 0 ? parse(stdout) : undefined
     if (!Array.isArray(entries)) return undefined
-    return entries.filter(isDataRun).map(run => ({ offsetBytes: run.start, lengthBytes: run.length }))
+    return entries
+      .filter(isDataRun)
+      .map(run => ({ offsetBytes: run.start, lengthBytes: run.length }))
   } catch {
     signal?.throwIfAborted()
     return undefined

@@ -19,19 +19,26 @@ export function createDiskSpace(folder: string, reserveBytes: number): DiskSpace
       const { bavail, bsize } = await statfs(folder)
       const freeBytes = bavail * bsize
       if (freeBytes >= neededBytes + reserveBytes) return
-      const detail = `${neededBytes} bytes are needed, ${freeBytes} are free and ${reserveBytes} are kept back`
+      const kept = `${reserveBytes} are kept back`
+      const detail = `${neededBytes} bytes are needed, ${freeBytes} are free, ${kept}`
       throw failure('diskFull', { folder, detail })
     },
   }
 }
 
-/** The system's ways of saying that a disk or a quota is full, as the failure diskFull; else the error. */
+/**
+ * The system's ways of saying that a disk or a quota is full, as the failure diskFull; else the
+ * error.
+ */
 export function nameDiskFull(error: unknown, folder: string): unknown {
   if (!isErrno(error, 'ENOSPC') && !isErrno(error, 'EDQUOT')) return error
   return failure('diskFull', { folder, detail: 'no space left for the image' }, { cause: error })
 }
 
-/** Bytes that a folder takes on its disk, as `du -s` counts them: a file with two names counts once. */
+/**
+ * Bytes that a folder takes on its disk, as `du -s` counts them: a file with two names counts
+ * once.
+ */
 export async function usedBytes(folder: string): Promise<number> {
   const seen = new Set<number>()
   let sum = 0

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { chmod, readdir, readFile, stat } from 'node:fs/promises'
+import { chmod, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Value } from 'typebox/value'
 import { syncFolder, writeFileAtomic } from '../base/files.ts'
@@ -14,8 +14,8 @@ import {
 import { digestOf } from './layer-index.ts'
 
 /**
- * The folder of one image. It is complete before it gets its name (the hash), so a folder with such a
- * name is an image, and everything else about it can be made from it again.
+ * The folder of one image. It is complete before it gets its name (the hash), so a folder with
+ * such a name is an image, and everything else about it can be made from it again.
  */
 export interface ImageFolder {
   path: string
@@ -58,9 +58,11 @@ export async function sealImageFolder(
   path: string,
   image: { config: ImageConfig; state: ImageState; layer: Buffer },
 ): Promise<ImageFolder> {
-  await writeFileAtomic(join(path, imageFiles.layer), image.layer, privateMode)
-  await writeFileAtomic(join(path, imageFiles.config), encodeConfig(image.config), privateMode)
-  await writeState(path, image.state)
+  // Nobody sees the folder before it is renamed: each file durable once is enough.
+  const options = { mode: privateMode, flush: true }
+  await writeFile(join(path, imageFiles.layer), image.layer, options)
+  await writeFile(join(path, imageFiles.config), encodeConfig(image.config), options)
+  await writeFile(join(path, imageFiles.state), JSON.stringify(image.state), options)
   await chmod(path, folderMode)
   await syncFolder(path)
   return { ...image, path, allocatedBytes: await allocatedBytes(path) }

@@ -30,8 +30,8 @@ export const imageConfigSchema = Type.Object(
 )
 
 /**
- * What an image is: its layer, by the digest of the layer's index, and how a machine starts from it.
- * The digest of this, written canonically, names the image.
+ * What an image is: its layer, by the digest of the layer's index, and how a machine starts from
+ * it. The digest of this, written canonically, names the image.
  */
 export type ImageConfig = Static<typeof imageConfigSchema>
 
@@ -74,7 +74,10 @@ export interface ImageRecord {
   boot?: ImageConfig['boot']
   /** RFC 3339, UTC. */
   importedAt: string
-  /** When somebody last began or ceased to use it; when it was imported if nobody has. RFC 3339, UTC. */
+  /**
+   * When somebody last began or ceased to use it; when it was imported if nobody has. RFC 3339,
+   * UTC.
+   */
   lastUsedAt: string
   pinned: boolean
 }

@@ -26,8 +26,9 @@ export interface ImageShelfComponents {
 }
 
 /**
- * The images' folders and the index of their chunks, kept in step. An image comes into being, and ceases
- * to be, by one rename; whatever a crash leaves besides is put right when the shelf is loaded.
+ * The images' folders and the index of their chunks, kept in step. An image comes into being, and
+ * ceases to be, by one rename; whatever a crash leaves besides is put right when the shelf is
+ * loaded.
  */
 export interface ImageShelf {
   /** By digest. */
@@ -35,8 +36,8 @@ export interface ImageShelf {
   /** An empty folder in which an image can be built; what is left in it is gone after a crash. */
   makeIncoming(): string
   /**
-   * Moves a sealed folder to its place. An image that is there already stays, and the folder goes; one
-   * whose layer is there already gets another name for the same disk.
+   * Moves a sealed folder to its place. An image that is there already stays, and the folder goes;
+   * one whose layer is there already gets another name for the same disk.
    */
   put(built: ImageFolder & { layer: Buffer }): Promise<string>
   /**
@@ -123,7 +124,9 @@ async function putImage(
   return digest
 }
 
-/** Lets an image use the disk of another with the same layer: the file is freed with its last name. */
+/**
+ * Lets an image use the disk of another with the same layer: the file is freed with its last name.
+ */
 async function shareDisk(from: ImageFolder, to: ImageFolder): Promise<void> {
   const own = join(to.path, imageFiles.disk)
   await rm(own)

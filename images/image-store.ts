@@ -56,7 +56,8 @@ export interface ImageDetails extends ImageRecord {
 export interface ImageStore {
   /**
    * Takes in a disk. The same content twice is the same image, stored once.
-   * @throws imageRefused, imageSourceUnreadable, diskFull, tooMany, commandMissing, the signal's reason
+   * @throws imageRefused, imageSourceUnreadable, diskFull, tooMany, commandMissing, the signal's
+   * reason
    */
   importImage(source: ByteSource, options: ImportOptions): Promise<ImageRecord>
   get(digest: string): ImageRecord | undefined
@@ -64,7 +65,9 @@ export interface ImageStore {
   list(): ImageRecord[]
   /** @throws notFound */
   inspect(digest: string): ImageDetails
-  /** Says, durably, that `owner` needs the image. Saying it again changes nothing. @throws notFound */
+  /**
+   * Says, durably, that `owner` needs the image. Saying it again changes nothing. @throws notFound
+   */
   use(digest: string, owner: ImageUser): Promise<void>
   /** Takes that back; nothing happens when it was not said or the image is gone. */
   release(digest: string, ownerUid: string): Promise<void>
@@ -80,7 +83,10 @@ export interface ImageStore {
     removed: ImageRecord[]
     freedBytes: number
   }>
-  /** Reads an image anew and says what is not as it should be. @throws notFound, the signal's reason */
+  /**
+   * Reads an image anew and says what is not as it should be. @throws notFound, the signal's
+   * reason
+   */
   verify(digest: string, options?: ScanOptions): Promise<Verification>
   /** Where a chunk's bytes are; undefined when no image here has them. */
   findChunk(digest: string): Promise<ChunkPlace | undefined>

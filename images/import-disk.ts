@@ -5,6 +5,7 @@ import type { Clock } from '../base/clock.ts'
 import type { Limits } from '../base/limits.ts'
 import {
   type ByteSource,
+  endWith,
   isOursAlone,
   openSourceFile,
   peekStream,
@@ -69,8 +70,10 @@ interface Work extends DiskImportComponents, DiskImportOptions {
 const spoolName = 'source.qcow2'
 
 /**
- * Takes a disk from outside into `folder/disk.raw`, with holes where it is zero, and makes its index.
- * @throws imageRefused, imageSourceUnreadable, diskFull, the failures of the tools, the signal's reason
+ * Takes a disk from outside into `folder/disk.raw`, with holes where it is zero, and makes its
+ * index.
+ * @throws imageRefused, imageSourceUnreadable, diskFull, the failures of the tools, the signal's
+ * reason
  */
 export async function importDisk(
   components: DiskImportComponents,
@@ -109,7 +112,7 @@ async function importStream(
   stream: AsyncIterable<Uint8Array>,
   totalBytes: number | undefined,
 ): Promise<ImportedDisk> {
-  const { head, whole } = await peekStream(stream, recognisedBytes)
+  const { head, whole } = await peekStream(endWith(work.signal, stream), recognisedBytes)
   const format = work.format === 'raw' ? 'raw' : recogniseFormat(head)
   if (format !== 'raw' && format !== 'qcow2') throw refusalFailure(refuseFormat(format))
   if (format === 'qcow2') {
@@ -204,7 +207,10 @@ function inspect(work: Work, head: Buffer, fileBytes: number): RawFacts | Qcow2F
   return facts
 }
 
-/** Whether a tool may open the file where it is: it can read it, and nobody can change it meanwhile. */
+/**
+ * Whether a tool may open the file where it is: it can read it, and nobody can change it
+ * meanwhile.
+ */
 async function isSafeToOpen(work: Work, path: string): Promise<boolean> {
   if (!(await isOursAlone(path))) return false
   const { code } = await work.sandbox('test', ['-r', path], { timeoutMs: 10_000, fileBytes: 0 })

@@ -3,7 +3,7 @@ import { chmod } from 'node:fs/promises'
 import { join } from 'node:path'
 import { timestamp } from '../base/clock.ts'
 import { failure } from '../base/errors.ts'
-import { type ByteSource, openSourceFile } from './byte-source.ts'
+import { type ByteSource, endWith, openSourceFile } from './byte-source.ts'
 import { contentMode, type ImageFolder, imageFiles, sealImageFolder } from './image-folder.ts'
 import type { ImageConfig } from './image-record.ts'
 import {
@@ -40,8 +40,10 @@ export interface ImportOptions {
 }
 
 /**
- * Builds an image in `folder`, which is there and empty: disk, boot files, index, config, all durable.
- * @throws badRequest (boot options), imageRefused, imageSourceUnreadable, diskFull and what importDisk does
+ * Builds an image in `folder`, which is there and empty: disk, boot files, index, config, all
+ * durable.
+ * @throws badRequest (boot options), imageRefused, imageSourceUnreadable, diskFull and what
+ * importDisk does
  */
 export async function buildImage(
   components: DiskImportComponents,
@@ -125,7 +127,7 @@ async function takeBootFile(
   }
   const { space, limits } = components
   const hash = createHash('sha256')
-  await spoolStream(path, source.stream, {
+  await spoolStream(path, endWith(signal, source.stream), {
     admission: createAdmission(space, limits.bootFileBytes, source.sizeBytes),
     onProgress: () => {},
     onPart: part => hash.update(part),

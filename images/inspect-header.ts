@@ -24,15 +24,18 @@ export interface InspectionInit {
   diskBytes: number
 }
 
-/** Bytes of a file's beginning that `inspectHeader` wants, if there are so many: qcow2's largest cluster. */
+/**
+ * Bytes of a file's beginning that `inspectHeader` wants, if there are so many: qcow2's largest
+ * cluster.
+ */
 export const inspectedBytes = 2 * 1024 * 1024
 
 const sectorBytes = 512
 
 /**
- * Reads the header of a file from outside before any tool of QEMU opens it. Pure, and bounded by the
- * size of `head`. A raw file is whatever is stated to be raw, or begins like nothing that is known: its
- * size is all that is looked at.
+ * Reads the header of a file from outside before any tool of QEMU opens it. Pure, and bounded by
+ * the size of `head`. A raw file is whatever is stated to be raw, or begins like nothing that is
+ * known: its size is all that is looked at.
  * @param head the first `inspectedBytes` of the file, or all of it when it is smaller
  */
 export function inspectHeader(head: Buffer, init: InspectionInit): Inspection {

@@ -30,9 +30,9 @@ const knownBits = dirtyBit | corruptBit | dataFileBit | compressionBit | extende
 const flatten = 'Make a copy that stands alone with `qemu-img convert`, and import that'
 
 /**
- * Judges the header of a qcow2 file (QEMU, docs/interop/qcow2.txt). What could make QEMU open another
- * file, what it does not know, and what does not fit into the file is refused. The tables that the
- * header points to are left to `qemu-img check`, which runs without privileges.
+ * Judges the header of a qcow2 file (QEMU, docs/interop/qcow2.txt). What could make QEMU open
+ * another file, what it does not know, and what does not fit into the file is refused. The tables
+ * that the header points to are left to `qemu-img check`, which runs without privileges.
  */
 export function inspectQcow2(head: Buffer, bounds: Bounds): Qcow2Facts | Refusal {
   const header = readQcow2Header(head)

@@ -4,7 +4,10 @@ import { createVarintReader, writeVarint } from './varint.ts'
 /** Disks are cut into blocks of this size; extents begin and end on their borders. */
 export const blockBytes = 4096
 
-/** Bytes that a chunk holds at most, and the width of the window of disk that an import packs into one. */
+/**
+ * Bytes that a chunk holds at most, and the width of the window of disk that an import packs into
+ * one.
+ */
 export const chunkBytes = 1024 * 1024
 
 /** A run of bytes on a disk; offset and length are multiples of `blockBytes`. */
@@ -23,8 +26,8 @@ export interface LayerChunk {
 
 /**
  * What a layer holds and where on the disk it goes. Whatever no extent covers is a hole: zero in a
- * layer without a parent. It says nothing of where the bytes are kept: beside it in a raw file here,
- * in packs of a registry elsewhere.
+ * layer without a parent. It says nothing of where the bytes are kept: beside it in a raw file
+ * here, in packs of a registry elsewhere.
  */
 export interface LayerIndex {
   /** Size of the disk, a multiple of `blockBytes`. */
@@ -46,10 +49,11 @@ const hashBytes = 32
 const blocksPerChunk = chunkBytes / blockBytes
 
 /**
- * Writes a layer index. The form is canonical, one index has one spelling, because its digest names
- * the layer: a magic of 16 bytes (the last is the version), then numbers in blocks as LEB128 varints:
- * the disk's size, the count of chunks, and for each chunk its count of extents, each extent as the gap
- * since the end of the one before and its length, and the 32 bytes of the chunk's hash.
+ * Writes a layer index. The form is canonical, one index has one spelling, because its digest
+ * names the layer: a magic of 16 bytes (the last is the version), then numbers in blocks as LEB128
+ * varints: the disk's size, the count of chunks, and for each chunk its count of extents, each
+ * extent as the gap since the end of the one before and its length, and the 32 bytes of the
+ * chunk's hash.
  */
 export function encodeLayerIndex(index: LayerIndex): Buffer {
   const numbers: number[] = []

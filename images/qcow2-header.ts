@@ -20,7 +20,10 @@ export interface Qcow2Header {
 const version2Bytes = 72
 const version3Bytes = 104
 
-/** Reads the header; undefined when there are too few bytes for it. Version 2 gets its fixed values. */
+/**
+ * Reads the header; undefined when there are too few bytes for it. Version 2 gets its fixed
+ * values.
+ */
 export function readQcow2Header(head: Buffer): Qcow2Header | undefined {
   if (head.length < version2Bytes) return undefined
   const version = head.readUInt32BE(4)

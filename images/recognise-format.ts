@@ -63,8 +63,9 @@ export const recognisedBytes = 0x8001 + 5
 
 /**
  * Names the format of a file by its first bytes. Only for files that come from outside, where the
- * user asked for it (`auto`): a disk that a guest wrote is never looked at this way. Whatever is not
- * known is raw. A CD image that has a boot sector too (as installers for USB sticks do) is a disk.
+ * user asked for it (`auto`): a disk that a guest wrote is never looked at this way. Whatever is
+ * not known is raw. A CD image that has a boot sector too (as installers for USB sticks do) is a
+ * disk.
  */
 export function recogniseFormat(head: Buffer): FileFormat {
   const found = signatures.find(({ offset, bytes }) =>

@@ -33,8 +33,9 @@ const openFiles = 64
 const path = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
 /**
- * Makes the containment for tools that read files from outside: no environment of ours, no privileges
- * and none to be had, bounds on memory, time, files, and death with the daemon (setpriv(1), prlimit(1)).
+ * Makes the containment for tools that read files from outside: no environment of ours, no
+ * privileges and none to be had, bounds on memory, time, files, and death with the daemon
+ * (setpriv(1), prlimit(1)).
  * @param identity who the programs run as; without it (not root) they stay what we are
  */
 export function createSandbox(run: CommandRunner, identity: SandboxIdentity | undefined): Sandbox {

@@ -4,7 +4,10 @@ import type { Extent } from './layer-index.ts'
 export interface ScanTask {
   /** The raw file that the layer lies in. */
   diskFile: number
-  /** Where the bytes come from: a file, the raw file itself (hashed in place), or messages if undefined. */
+  /**
+   * Where the bytes come from: a file, the raw file itself (hashed in place), or messages if
+   * undefined.
+   */
   sourceFile: number | undefined
   /** Bytes of the source; 0 if they come as messages. */
   sizeBytes: number
@@ -33,5 +36,7 @@ export type FromScanner =
   | { type: 'done'; index: ArrayBuffer; doneBytes: number }
   | { type: 'failed'; code: string; message: string }
 
-/** The code of a failure: the source ended before its size, because somebody changed it meanwhile. */
+/**
+ * The code of a failure: the source ended before its size, because somebody changed it meanwhile.
+ */
 export const shortened = 'SHORTENED'

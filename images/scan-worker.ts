@@ -44,7 +44,9 @@ function writeFully(bytes: Buffer, offsetBytes: number): void {
   }
 }
 
-/** Fills `window` from the source; what lies between the end of the disk and a whole block is zero. */
+/**
+ * Fills `window` from the source; what lies between the end of the disk and a whole block is zero.
+ */
 function readWindow(file: number, window: Buffer, offsetBytes: number, sizeBytes: number): Buffer {
   const wanted = Math.min(chunkBytes, sizeBytes - offsetBytes)
   let length = 0

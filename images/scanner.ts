@@ -20,8 +20,8 @@ export interface ScanResult {
 const windowsInFlight = 4
 
 /**
- * Reads a file in a thread of its own and makes the index of its layer; copies what is not zero to the
- * raw file unless it is that file.
+ * Reads a file in a thread of its own and makes the index of its layer; copies what is not zero to
+ * the raw file unless it is that file.
  * @throws the system's error, with its code (ENOSPC), or the signal's reason
  */
 export async function scanFile(task: ScanTask, options: ScanOptions): Promise<ScanResult> {

@@ -3,7 +3,10 @@ export interface Turns {
   take<Result>(work: () => Promise<Result>): Promise<Result>
 }
 
-/** Nobody's turn yet. Who waits is bounded by who may ask: requests and imports have limits of their own. */
+/**
+ * Nobody's turn yet. Who waits is bounded by who may ask: requests and imports have limits of
+ * their own.
+ */
 export function createTurns(): Turns {
   let last: Promise<unknown> = Promise.resolve()
   return {

@@ -1,4 +1,6 @@
-/** Appends a number of 0 to 2^53-1 as an unsigned LEB128 varint, 7 bits a byte, the lowest first. */
+/**
+ * Appends a number of 0 to 2^53-1 as an unsigned LEB128 varint, 7 bits a byte, the lowest first.
+ */
 export function writeVarint(bytes: number[], value: number): void {
   let rest = value
   while (rest >= 0x80) {

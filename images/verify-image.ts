@@ -30,8 +30,8 @@ export interface Verification {
 }
 
 /**
- * Reads an image anew, in a thread of its own, and holds every byte against its digest: chunks, holes
- * (which must be zero), the layer's index, kernel and initrd.
+ * Reads an image anew, in a thread of its own, and holds every byte against its digest: chunks,
+ * holes (which must be zero), the layer's index, kernel and initrd.
  * @throws the signal's reason, or the system's error when something can't be read
  */
 export async function verifyImage(
