@@ -106,6 +106,7 @@ describe('the seed disk', () => {
       timeoutMs: 10_000,
     })
     expect(label.stdout.trim()).toBe('cidata')
+    expect((await stat(folder.seed)).size).toBeGreaterThan(68 * 1024)
     expect((await stat(folder.seed)).mode & 0o777).toBe(0o600)
     expect((await readdir(folder.path)).sort()).toEqual(['guest', 'seed.sha256'])
   })

@@ -9,8 +9,8 @@ import type { UserIdentity } from './guest-user.ts'
  * Puts an image's raw file into a guest's outer folder as a hard link. So the guest's user can read it
  * although the folders of the images may be closed to it; it can't write it, because it owns neither the
  * file nor the folder; and its bytes stay as long as a guest has them. The file must be readable by
- * everybody (0444): nothing of it is changed here. When the images are on another file system it is a
- * symbolic link, and the folders above the image must let the guest's user pass.
+ * everybody (0444): nothing of it is changed here. When the images are on another file system, or not
+ * the daemon's own (fs.protected_hardlinks, proc(5)), it is a symbolic link, and the folders above the image must let the guest's user pass.
  * @throws imageUnreadable
  */
 export async function linkImage(
@@ -24,7 +24,7 @@ export async function linkImage(
   }
   await place(target, async temporary => {
     await link(source, temporary).catch(error => {
-      if (!isErrno(error, 'EXDEV')) throw error
+      if (!isErrno(error, 'EXDEV') && !isErrno(error, 'EPERM')) throw error
       return symlink(resolve(source), temporary)
     })
   })
