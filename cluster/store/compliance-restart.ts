@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { type Bench, collect, put, remove } from './compliance.ts'
+import type { Bench } from './compliance.ts'
+import { collect, put, remove } from './compliance-tools.ts'
 import type { Store } from './store.ts'
 
 /** Registers the tests of what is still there after a restart; they do nothing where nothing lasts. */

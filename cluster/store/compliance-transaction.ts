@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { JsonValue } from '../../base/json.ts'
-import { type Bench, put, remove } from './compliance.ts'
+import type { Bench } from './compliance.ts'
+import { put, remove } from './compliance-tools.ts'
 import type { Operation, Store } from './store.ts'
 
 const write = (store: Store, ...operations: Operation[]) =>

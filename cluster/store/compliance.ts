@@ -9,7 +9,7 @@ import { modelCompliance } from './compliance-model.ts'
 import { restartCompliance } from './compliance-restart.ts'
 import { transactionCompliance } from './compliance-transaction.ts'
 import { watchCompliance } from './compliance-watch.ts'
-import type { Store, WatchBatch } from './store.ts'
+import type { Store } from './store.ts'
 import type { StoreComponents } from './store-core.ts'
 
 /** One implementation under test. */
@@ -85,39 +85,4 @@ export function storeCompliance(name: string, createFactory: () => StoreFactory)
     modelCompliance(bench)
     restartCompliance(bench)
   })
-}
-
-/** Writes one key and answers with the revision. */
-export async function put(
-  store: Store,
-  key: string,
-  value: string | number,
-  lease?: string,
-): Promise<number> {
-  const operation = lease === undefined ? { put: key, value } : { put: key, value, lease }
-  const { revision } = await store.transaction({ compare: [], operations: [operation] })
-  return revision
-}
-
-/** Deletes one key and answers with the revision. */
-export async function remove(store: Store, key: string): Promise<number> {
-  const { revision } = await store.transaction({ compare: [], operations: [{ delete: key }] })
-  return revision
-}
-
-/** Watches until everything up to `untilRevision` has been seen; batches without events are left out. */
-export async function collect(
-  store: Store,
-  prefix: string,
-  afterRevision: number,
-  untilRevision: number,
-): Promise<WatchBatch[]> {
-  const batches: WatchBatch[] = []
-  if (afterRevision >= untilRevision) return batches
-  const { signal } = new AbortController()
-  for await (const batch of store.watch(prefix, { afterRevision, signal })) {
-    if (batch.events.length > 0) batches.push(batch)
-    if (batch.revision >= untilRevision) break
-  }
-  return batches
 }

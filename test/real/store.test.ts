@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -8,7 +8,7 @@ import { systemClock } from '../../base/clock.ts'
 import { defaultLimits } from '../../base/limits.ts'
 import { silentLog } from '../../base/log.ts'
 import { createSeededRandom, randomInteger, systemRandom } from '../../base/random.ts'
-import { collect } from '../../cluster/store/compliance.ts'
+import { collect } from '../../cluster/store/compliance-tools.ts'
 import { openLevelStore } from '../../cluster/store/level.ts'
 import { repairLevelStore } from '../../cluster/store/level-repair.ts'
 import type { Store } from '../../cluster/store/store.ts'
@@ -103,5 +103,21 @@ describe('the level store', () => {
     expect(stderr).toContain(`another process has the store in ${folder} open`)
     await store.close()
     await (await open(folder)).close()
+  })
+
+  it('goes on reading when the disk is full, and writing when there is room again', async () => {
+    const folder = join(base, 'small')
+    mkdirSync(folder)
+    const script = 'mount -t tmpfs -o size=6m tmpfs "$1" && exec "$0" "$2" "$1"'
+    const namespace = process.getuid?.() === 0 ? '-m' : '-rm'
+    const report: string[] = []
+    const command = ['unshare', namespace, 'sh', '-c', script, process.execPath, folder]
+    const stderr = await run([...command, program('store-filler.ts')], line => report.push(line))
+    expect({ report: report.map(line => JSON.parse(line)), stderr }).toEqual({
+      report: [
+        { refused: true, refusedAgain: true, readable: true, wroteAfterwards: true, lost: [] },
+      ],
+      stderr: '',
+    })
   })
 })
