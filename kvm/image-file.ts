@@ -10,7 +10,8 @@ import type { UserIdentity } from './guest-user.ts'
  * although the folders of the images may be closed to it; it can't write it, because it owns neither the
  * file nor the folder; and its bytes stay as long as a guest has them. The file must be readable by
  * everybody (0444): nothing of it is changed here. When the images are on another file system, or not
- * the daemon's own (fs.protected_hardlinks, proc(5)), it is a symbolic link, and the folders above the image must let the guest's user pass.
+ * the daemon's own (fs.protected_hardlinks, proc(5)), it is a symbolic link, and the folders above the
+ * image must let the guest's user pass.
  * @throws imageUnreadable
  */
 export async function linkImage(
