@@ -68,6 +68,18 @@ export const errorTable = {
     sentence: '{path} does not take {method}',
     next: 'It takes {allowed}',
   },
+  notAcceptable: {
+    reason: 'NotAcceptable',
+    httpStatus: 406,
+    sentence: 'none of the types that you accept is served here: {accept}',
+    next: 'Accept application/json',
+  },
+  socketTaken: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: '{path} {detail}',
+    next: 'Stop that daemon, or give this one a socket of its own (--socket)',
+  },
   unsupportedMediaType: {
     reason: 'UnsupportedMediaType',
     httpStatus: 415,
@@ -490,5 +502,37 @@ export const errorTable = {
     httpStatus: 507,
     sentence: 'the disk that holds {folder} is full: {detail}',
     next: 'Make room there, for example with `macfleet image prune`',
+  },
+
+  // Machines on their host
+  hostFull: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'there is no room on {host}: {shortages}',
+    next: 'It starts by itself when others stop; `macfleet top vms` shows who has what',
+  },
+  hostDiskFull: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'the data folder of {host} is full',
+    next: 'It starts by itself when there is room again; `macfleet image prune` makes some',
+  },
+  execUnavailable: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'no command can be run in {name}: {detail}',
+    next: '`macfleet console {name}` shows what it is doing',
+  },
+  imageNotReady: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'image {name} is not ready: {phase}',
+    next: 'It starts by itself when the image is there',
+  },
+  imageContentMissing: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'the content {digest} of image {name} is not on this host',
+    next: 'Import the image again',
   },
 } as const satisfies Record<string, ErrorRow>

@@ -5,6 +5,16 @@
 export interface Limits {
   /** Bytes of a request body that holds one object; etcd takes 1.5 MiB a request, so stay below it. */
   requestBodyBytes: number
+  /** Time in milliseconds that such a body may take to arrive. */
+  requestBodyMs: number
+  /** Time in milliseconds that an upload may stand still before it is given up. */
+  uploadIdleMs: number
+  /** Connections to the API at once. */
+  apiConnections: number
+  /** Bytes of one WebSocket message from a client. */
+  webSocketMessageBytes: number
+  /** Bytes that wait for a client which reads its WebSocket too slowly, before its source must wait. */
+  webSocketBacklogBytes: number
   /** Objects in one page of a list; more are asked for with `continue`. */
   listPage: number
   /** Watches open at once on one daemon. */
@@ -100,6 +110,11 @@ const TiB = 1024 * 1024 * MiB
 /** The limits of a daemon in service. */
 export const defaultLimits: Limits = {
   requestBodyBytes: 1 * MiB,
+  requestBodyMs: 30_000,
+  uploadIdleMs: 300_000,
+  apiConnections: 4_096,
+  webSocketMessageBytes: 1 * MiB,
+  webSocketBacklogBytes: 1 * MiB,
   listPage: 500,
   watches: 10_000,
   watchBacklog: 1_000,

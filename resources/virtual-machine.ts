@@ -7,7 +7,7 @@ import { approximateBytes, parseQuantity, quantitySchema, quantityValue } from '
 
 const strict = { additionalProperties: false }
 
-const oneOf = <Words extends readonly string[]>(
+const oneOf = <const Words extends string[]>(
   words: readonly [...Words],
   description: string,
   fallback?: Words[number],
@@ -205,6 +205,8 @@ export type ExitReason = NonNullable<VirtualMachineStatus['lastExit']>['reason']
 /** Where a guest's port can be reached. */
 export type ReachablePort = NonNullable<VirtualMachineStatus['ports']>[number]
 
+/** Asks for a start, when its value changes, of a machine whose guest ended by itself. */
+export const startedAtAnnotation = 'macfleet.dev/started-at'
 /** Asks for a restart when its value changes, as `kubectl rollout restart` does. */
 export const restartedAtAnnotation = 'macfleet.dev/restarted-at'
 

@@ -8,6 +8,7 @@ const idle: Situation = {
   mayCutPower: true,
   process: 'none',
   guest: 'unknown',
+  diskHasRoom: true,
   stopping: false,
   lastExit: undefined,
   startAsked: false,
@@ -35,6 +36,8 @@ describe('decide', () => {
     ['shuts down once', { ...running, wanted: 'Stopped', stopping: true }, 'rest'],
     ['shuts down for a restart', { ...running, restartAsked: true }, 'shutDown'],
     ['pauses', { ...running, wanted: 'Suspended' }, 'pause'],
+    ['goes on when the disk has room', { ...running, guest: 'blocked' }, 'resume'],
+    ['waits for room', { ...running, guest: 'blocked', diskHasRoom: false }, 'wait'],
     ['resumes', { ...running, guest: 'paused' }, 'resume'],
     ['cuts power for a deletion', { ...running, wanted: 'Gone', stopping: true }, 'quit'],
     ['deletes gently when asked', { ...running, wanted: 'Gone', mayCutPower: false }, 'shutDown'],
@@ -61,7 +64,8 @@ describe('decide', () => {
       restartPolicy: fc.constantFrom('Never', 'OnFailure', 'Always'),
       mayCutPower: fc.boolean(),
       process: fc.constantFrom('none', 'running', 'ended'),
-      guest: fc.constantFrom('unknown', 'running', 'paused', 'ended'),
+      guest: fc.constantFrom('unknown', 'running', 'paused', 'blocked', 'ended'),
+      diskHasRoom: fc.boolean(),
       stopping: fc.boolean(),
       lastExit: fc.option(
         fc.record({
@@ -107,7 +111,7 @@ function carryOut(situation: Situation, step: Step): Situation {
     case 'rest':
       return { ...situation, stopping: false, guest: 'ended' }
     case 'wait':
-      return { ...situation, waitMs: 0 }
+      return { ...situation, waitMs: 0, diskHasRoom: true }
     case 'start':
       return { ...situation, ...asked, process: 'running', guest: 'running' }
     case 'shutDown':

@@ -9,15 +9,17 @@ export interface LastExit {
 
 /** What is known of one machine at one moment: all that the next step depends on. */
 export interface Situation {
-  /** What the user wants; Gone when the machine is being deleted or is not in the store any more. */
+  /** What the user wants; Gone when the machine is being deleted. */
   wanted: VirtualMachineSpec['powerState'] | 'Gone'
   restartPolicy: VirtualMachineSpec['restartPolicy']
   /** Whether a deletion may take the guest's power away at once. */
   mayCutPower: boolean
   /** QEMU as the guardian sees it; `ended` until its exit was collected. */
   process: 'none' | 'running' | 'ended'
-  /** The guest as QMP sees it; `unknown` while QMP is not connected. */
-  guest: 'unknown' | 'running' | 'paused' | 'ended'
+  /** The guest as QMP sees it; `unknown` while QMP is not connected, `blocked` when its disk is full. */
+  guest: 'unknown' | 'running' | 'paused' | 'blocked' | 'ended'
+  /** Whether the host has room again for what guests write. */
+  diskHasRoom: boolean
   /** A shutdown that we asked for is under way. */
   stopping: boolean
   /** Undefined when it never ran. */
@@ -43,6 +45,9 @@ export type Step =
 
 const rest: Step = { kind: 'rest' }
 
+/** How often a guest that waits for room on the disk is looked at. */
+const blockedRetryMs = 2000
+
 /** The next step from any situation towards what is wanted. Level-triggered: no history but what is in it. */
 export function decide(situation: Situation): Step {
   switch (situation.process) {
@@ -66,6 +71,9 @@ function decideRunning(situation: Situation): Step {
   if (situation.restartAsked) return { kind: 'shutDown', intent: 'restart' }
   if (wanted === 'Suspended' && guest === 'running') return { kind: 'pause' }
   if (wanted === 'Running' && guest === 'paused') return { kind: 'resume' }
+  if (guest === 'blocked') {
+    return situation.diskHasRoom ? { kind: 'resume' } : { kind: 'wait', forMs: blockedRetryMs }
+  }
   return rest
 }
 

@@ -1,0 +1,149 @@
+import { spawn } from 'node:child_process'
+import { join } from 'node:path'
+import type { Readable } from 'node:stream'
+import { failure } from '../base/errors.ts'
+import type { Limits } from '../base/limits.ts'
+import type { ExecRequest, ExecSession, RunCommand } from '../interface/api/subresources.ts'
+import type { AccessKey } from './access-key.ts'
+import type { Tracked } from './machine/tracked.ts'
+
+/** What running commands in guests needs. */
+export interface ExecComponents {
+  limits: Limits
+  accessKey: AccessKey | undefined
+}
+
+/** How long a program may run in a guest through its agent, which keeps its output until it ends. */
+const agentTimeoutMs = 600_000
+
+/**
+ * Chooses a way into a guest. Without a terminal the guest agent runs the command, which needs no
+ * network and no login; with one, or where no agent answers, it goes over SSH.
+ * @throws execUnavailable when there is neither
+ */
+export function prepareExec(
+  tracked: Tracked,
+  request: ExecRequest,
+  components: ExecComponents,
+): RunCommand {
+  const { runtime, name } = tracked
+  if (runtime === undefined) throw failure('execUnavailable', { name, detail: 'it does not run' })
+  if (!request.tty && runtime.agentConnected()) {
+    return session => runByAgent(tracked, request, session, components.limits)
+  }
+  const args = sshArguments(tracked, request, components.accessKey)
+  if (args === undefined) {
+    const detail = request.tty
+      ? 'a terminal goes over SSH, and its port 22 is not offered'
+      : 'its agent does not answer, and its port 22 is not offered'
+    throw failure('execUnavailable', { name, detail })
+  }
+  return session => (request.tty ? runInTerminal(args, session) : runBySsh(args, session))
+}
+
+async function runByAgent(
+  tracked: Tracked,
+  { command, stdin }: ExecRequest,
+  session: ExecSession,
+  limits: Limits,
+): Promise<{ exitCode: number }> {
+  const [path = '', ...args] = command
+  const input = stdin ? await readAll(session.input, limits.requestBodyBytes) : undefined
+  const agent = tracked.runtime?.agent
+  if (agent === undefined) {
+    throw failure('execUnavailable', { name: tracked.name, detail: 'it ended' })
+  }
+  const options = { timeoutMs: agentTimeoutMs, signal: session.signal }
+  const result = await agent.execute({ path, args, ...(input && { input }) }, options)
+  await session.send('stdout', result.stdout)
+  await session.send('stderr', result.stderr)
+  // As a shell counts: 128 and the signal's number.
+  return { exitCode: result.code ?? 128 + (result.signal ?? 0) }
+}
+
+async function readAll(stream: Readable, limitBytes: number): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  let seenBytes = 0
+  for await (const chunk of stream) {
+    seenBytes += chunk.length
+    if (seenBytes > limitBytes) throw failure('tooLarge', { limitBytes })
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks)
+}
+
+function sshArguments(
+  { record, folder, uid }: Tracked,
+  { command, tty }: ExecRequest,
+  accessKey: AccessKey | undefined,
+): string[] | undefined {
+  const forward = record?.forwards.find(at => at.guestPort === 22 && at.protocol === 'TCP')
+  if (forward === undefined || accessKey === undefined) return undefined
+  const settings = [
+    'BatchMode=yes',
+    'IdentitiesOnly=yes',
+    'StrictHostKeyChecking=accept-new',
+    'LogLevel=ERROR',
+    `UserKnownHostsFile=${join(folder.path, 'known_hosts')}`,
+    `HostKeyAlias=${uid}`,
+  ]
+  return [
+    ...['-F', 'none', '-i', accessKey.path],
+    ...settings.flatMap(setting => ['-o', setting]),
+    ...['-p', String(forward.hostPort), '-l', 'root', tty ? '-tt' : '-T'],
+    ...[forward.hostAddress, '--', command.map(quote).join(' ')],
+  ]
+}
+
+/** ssh hands the far shell one line: each word must survive it as it is. */
+function quote(word: string): string {
+  return `'${word.replaceAll("'", `'\\''`)}'`
+}
+
+function runBySsh(args: readonly string[], session: ExecSession): Promise<{ exitCode: number }> {
+  return new Promise((resolve, reject) => {
+    const child = spawn('ssh', args, { stdio: ['pipe', 'pipe', 'pipe'], signal: session.signal })
+    child.stdin.on('error', () => {})
+    session.input.pipe(child.stdin)
+    const sent = [
+      forward(child.stdout, bytes => session.send('stdout', bytes)),
+      forward(child.stderr, bytes => session.send('stderr', bytes)),
+    ]
+    child.on('error', reject)
+    child.on('close', code => {
+      Promise.all(sent).then(() => resolve({ exitCode: code ?? 255 }), reject)
+    })
+  })
+}
+
+async function forward(stream: Readable, send: (bytes: Buffer) => Promise<void>): Promise<void> {
+  for await (const chunk of stream) await send(chunk)
+}
+
+async function runInTerminal(
+  args: readonly string[],
+  session: ExecSession,
+): Promise<{ exitCode: number }> {
+  const { spawn: spawnTerminal } = await import('node-pty')
+  const terminal = spawnTerminal('ssh', [...args], {
+    name: 'xterm-256color',
+    encoding: null,
+    env: { PATH: process.env['PATH'], TERM: 'xterm-256color' },
+  })
+  session.onResize(({ columns, rows }) => terminal.resize(columns, rows))
+  session.input.on('data', (bytes: Buffer) => terminal.write(bytes.toString('utf8')))
+  session.signal.addEventListener('abort', () => terminal.kill('SIGHUP'))
+  if (session.signal.aborted) terminal.kill('SIGHUP')
+  let sending = Promise.resolve()
+  terminal.onData(data => {
+    // With encoding null, data are bytes, whatever the type says.
+    const bytes = Buffer.from(data)
+    terminal.pause()
+    sending = sending.then(() => session.send('stdout', bytes)).finally(() => terminal.resume())
+  })
+  const { promise: ended, resolve } = Promise.withResolvers<number>()
+  terminal.onExit(({ exitCode }) => resolve(exitCode))
+  const exitCode = await ended
+  await sending
+  return { exitCode }
+}

@@ -1,0 +1,78 @@
+import { backoffMs } from '../../base/backoff.ts'
+import { timestamp } from '../../base/clock.ts'
+import { endingOf } from '../../kvm/ending.ts'
+import type { VirtualMachine } from '../../resources/virtual-machine.ts'
+import type { ExitRecord } from '../guardian/protocol.ts'
+import type { GuestRecord, RecordedExit } from './record.ts'
+import type { StepContext } from './steps.ts'
+import { saveRecord, type Tracked } from './tracked.ts'
+
+/** Waits between starts of a guest that keeps failing. */
+const restartBackoff = { firstMs: 1000, mostMs: 300_000 }
+/** A guest that held this long was fine: its next failure is a first one. */
+const settledMs = 600_000
+
+/** Takes note of how a run ended, then frees the process's name. */
+export async function collectExit(
+  tracked: Tracked,
+  machine: VirtualMachine,
+  context: StepContext,
+): Promise<void> {
+  const { uid } = tracked
+  const process = context.processes.get(uid)
+  const { runtime, record } = tracked
+  if (process?.ended === undefined) return
+  if (record !== undefined) {
+    const lastExit = judge(record, process.ended, runtime?.guest.status().runState)
+    tracked.record = afterExit(record, lastExit, context.clock.wallMs())
+    await saveRecord(tracked)
+    tell(machine, lastExit, context)
+  }
+  await context.guardian.forget(uid)
+  context.processes.delete(uid)
+  tracked.runtime = undefined
+  tracked.stopping?.abort()
+  tracked.stopping = undefined
+  context.reservations.release(uid)
+  await runtime?.close()
+  context.wakeHindered()
+}
+
+/** What ended a run: what QEMU said before it was let go, else what its process and our intent say. */
+function judge(
+  record: GuestRecord,
+  ended: ExitRecord,
+  runState: Parameters<typeof endingOf>[0]['runState'],
+): RecordedExit {
+  const intended = record.intent !== undefined && record.intent !== 'ended'
+  const common = { time: ended.endedAt, intended }
+  if (record.guestEnding !== undefined) return { ...record.guestEnding, ...common }
+  if (ended.reason !== 'exited' && !intended) {
+    const message = 'The guardian, which all guests of this host belong to, ended'
+    return { reason: 'GuardianLost', message, ...common }
+  }
+  const exit = { code: ended.code, signal: ended.signal, stderr: ended.stderrTail }
+  const ending = endingOf({ runState, meant: record.intent !== undefined, exit })
+  return { reason: ending?.cause ?? 'QemuDied', message: ending?.message ?? '', ...common }
+}
+
+/** The record of a run that is over: what was meant with it is done, and the next start may have to wait. */
+export function afterExit(record: GuestRecord, lastExit: RecordedExit, nowMs: number): GuestRecord {
+  const { intent: _, guestEnding: __, notBeforeMs: ___, ...rest } = record
+  if (lastExit.intended) return { ...rest, lastExit, failures: 0 }
+  const settled = nowMs - (record.startedAtMs ?? nowMs) >= settledMs
+  const failures = settled ? 1 : record.failures + 1
+  return { ...rest, lastExit, failures, notBeforeMs: nowMs + backoffMs(restartBackoff, failures) }
+}
+
+function tell(
+  machine: VirtualMachine,
+  { reason, message }: RecordedExit,
+  context: StepContext,
+): void {
+  const type = reason === 'GuestPoweredOff' || reason === 'Killed' ? 'Normal' : 'Warning'
+  context.events.record(machine, { type, reason, message })
+  const { uid, namespace, name } = machine.metadata
+  const at = timestamp(context.clock)
+  context.log.info({ uid, namespace, name, reason, message, at }, 'guest ended')
+}

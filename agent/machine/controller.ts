@@ -1,0 +1,294 @@
+import { preciseTimestamp, timestamp } from '../../base/clock.ts'
+import { isFailure } from '../../base/errors.ts'
+import { messageOf } from '../../base/log.ts'
+import { type Again, createWorkQueue, type WorkQueue } from '../../base/work-queue.ts'
+import { guestFolder } from '../../kvm/guest-folder.ts'
+import { parseDurationMs } from '../../resources/duration.ts'
+import { imageKind } from '../../resources/image.ts'
+import type { Kind, Resource } from '../../resources/kind.ts'
+import { type VirtualMachine, virtualMachineKind } from '../../resources/virtual-machine.ts'
+import { requestOf } from '../capacity.ts'
+import type { GuardedProcess } from '../guardian/protocol.ts'
+import { decide, type Step } from './decide.ts'
+import type { MachineContext } from './machine-context.ts'
+import { type GuestRecord, readRecords } from './record.ts'
+import { openRuntime } from './runtime.ts'
+import { situationOf } from './situation.ts'
+import { statusOf, type View } from './status.ts'
+import { performStep } from './steps.ts'
+import type { Tracked } from './tracked.ts'
+
+/** Makes the guests of this host what their machines in the store say, on and on. */
+export interface MachineController {
+  /** The machine of this host with that name, if it answers for one. */
+  find(reference: { namespace?: string; name: string }): Tracked | undefined
+  /** Looks at every machine again; for when something that all depend on has changed. */
+  wake(): void
+  /** Lets go of all guests, which run on. */
+  stop(): Promise<void>
+}
+
+/** After an obstacle the start is tried again, at the latest so often. */
+const obstacleRetryMs = 5000
+/** A handler makes so many steps in a row before others get their turn. */
+const stepsInARow = 8
+
+/** Adopts the guests that run and begins to work. */
+export async function startMachineController(context: MachineContext): Promise<MachineController> {
+  const controller = new Controller(context)
+  await controller.start()
+  return controller
+}
+
+class Controller implements MachineController {
+  readonly #context: MachineContext
+  readonly #queue: WorkQueue
+  readonly #tracked = new Map<string, Tracked>()
+  readonly #processes = new Map<string, GuardedProcess>()
+  readonly #stopping = new AbortController()
+  #guardianAnswers = false
+
+  constructor(context: MachineContext) {
+    this.#context = context
+    this.#queue = createWorkQueue(
+      { handle: uid => this.#handle(uid), backoff: { firstMs: 200, mostMs: 10_000 } },
+      context,
+    )
+  }
+
+  async start(): Promise<void> {
+    const { guardian, host, log } = this.#context
+    for (const record of await readRecords(host.roots, log)) this.#trackRecord(record)
+    guardian.onExit(process => {
+      this.#processes.set(process.name, process)
+      this.#queue.add(process.name)
+    })
+    guardian.onLost(() => {
+      this.#guardianAnswers = false
+    })
+    guardian.onConnected(() => void this.#refreshProcesses())
+    await this.#refreshProcesses()
+    void this.#follow(virtualMachineKind, machine => this.#trackMachine(machine))
+    void this.#follow(imageKind, () => this.#wakeHindered())
+  }
+
+  find({ namespace, name }: { namespace?: string; name: string }): Tracked | undefined {
+    return [...this.#tracked.values()].find(at => at.namespace === namespace && at.name === name)
+  }
+
+  wake(): void {
+    for (const uid of this.#tracked.keys()) this.#queue.add(uid)
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort()
+    for (const tracked of this.#tracked.values()) tracked.stopping?.abort()
+    await this.#queue.stop()
+    await Promise.all([...this.#tracked.values()].map(tracked => tracked.runtime?.close()))
+  }
+
+  #wakeHindered(): void {
+    for (const tracked of this.#tracked.values()) {
+      if (tracked.obstacle !== undefined) this.#queue.add(tracked.uid)
+    }
+  }
+
+  /** Asks the guardian for everything: what it pushed while nobody listened is lost. */
+  async #refreshProcesses(): Promise<void> {
+    const processes = await this.#context.guardian.list()
+    this.#processes.clear()
+    for (const process of processes) {
+      this.#processes.set(process.name, process)
+    }
+    this.#guardianAnswers = true
+    this.wake()
+  }
+
+  /** Lists a kind, then watches it; from the start again when the watch has a gap. */
+  async #follow<T extends Resource>(kind: Kind<T>, seen: (object: T) => void): Promise<void> {
+    const { objects, log, clock } = this.#context
+    const { signal } = this.#stopping
+    while (!signal.aborted) {
+      try {
+        const list = await objects.list(kind)
+        for (const object of list.items) seen(object)
+        const watch = objects.watch(kind, { afterResourceVersion: list.resourceVersion, signal })
+        for await (const change of watch) if (change.type !== 'BOOKMARK') seen(change.object)
+      } catch (error) {
+        if (signal.aborted) return
+        log.warn({ kind: kind.kind, error: messageOf(error) }, 'a watch broke; listing again')
+        await new Promise<void>(resolve => clock.setTimer(200, resolve))
+      }
+    }
+  }
+
+  #trackMachine(machine: VirtualMachine): void {
+    const { uid, namespace, name } = machine.metadata
+    if (uid === undefined || namespace === undefined || !this.#isOurs(machine)) return
+    if (!this.#tracked.has(uid)) this.#track(uid, namespace, name, undefined)
+    this.#queue.add(uid)
+  }
+
+  /** A machine that has no host yet is ours: there is no other host to take it. */
+  #isOurs(machine: VirtualMachine): boolean {
+    const host = machine.status?.host
+    return host === undefined || host === this.#context.host.name
+  }
+
+  #trackRecord(record: GuestRecord): void {
+    this.#track(record.uid, record.namespace, record.name, record)
+  }
+
+  #track(uid: string, namespace: string, name: string, record: GuestRecord | undefined): void {
+    const folder = guestFolder(this.#context.host.roots, uid)
+    const none = { runtime: undefined, stopping: undefined, obstacle: undefined }
+    const saving = Promise.resolve()
+    this.#tracked.set(uid, { uid, namespace, name, folder, record, ...none, saving })
+  }
+
+  async #handle(uid: string): Promise<Again> {
+    const tracked = this.#tracked.get(uid)
+    if (tracked === undefined || !this.#guardianAnswers) return undefined
+    const machine = await this.#machineOf(tracked)
+    if (machine === undefined) return this.#leaveAlone(tracked)
+    let step: Step = { kind: 'rest' }
+    for (let count = 0; count < stepsInARow; count++) {
+      this.#adopt(tracked, machine)
+      step = decide(situationOf(machine, tracked, this.#surroundings(uid)))
+      const goOn = await this.#perform(step, tracked, machine)
+      if (step.kind === 'destroy') {
+        this.#tracked.delete(uid)
+        this.#wakeHindered()
+        return undefined
+      }
+      if (!goOn) break
+    }
+    await this.#tellStatus(tracked, step)
+    return this.#nextLook(tracked, machine, step)
+  }
+
+  /**
+   * A guest whose machine is not in the store is neither started, stopped nor removed: a deletion goes
+   * through the finalizer, so a machine can't be missing unless the store lost it.
+   */
+  #leaveAlone({ uid, namespace, name, folder }: Tracked): undefined {
+    const fields = { uid, namespace, name, folder: folder.path }
+    this.#context.log.error(fields, 'this host has a guest whose machine is not in the store')
+  }
+
+  async #machineOf(tracked: Tracked): Promise<VirtualMachine | undefined> {
+    const { namespace, name, uid } = tracked
+    const machine = await this.#context.objects.find(virtualMachineKind, { namespace, name })
+    return machine?.metadata.uid === uid ? machine : undefined
+  }
+
+  #surroundings(uid: string) {
+    const { clock } = this.#context
+    const process = this.#processes.get(uid)
+    return { process, nowMs: clock.wallMs(), diskHasRoom: this.#context.diskHasRoom() }
+  }
+
+  /** Takes control of a QEMU that runs: just started, or found after a restart of the daemon. */
+  #adopt(tracked: Tracked, machine: VirtualMachine): void {
+    const process = this.#processes.get(tracked.uid)
+    const runs = process !== undefined && process.ended === undefined
+    if (!runs || tracked.runtime !== undefined) return
+    this.#context.reservations.adopt(tracked.uid, requestOf(machine))
+    tracked.runtime = openRuntime(
+      { tracked, onChange: () => this.#queue.add(tracked.uid) },
+      this.#context,
+    )
+  }
+
+  /** @returns whether to decide again at once */
+  async #perform(step: Step, tracked: Tracked, machine: VirtualMachine): Promise<boolean> {
+    try {
+      return await performStep(step, tracked, machine, {
+        ...this.#context,
+        processes: this.#processes,
+        records: () => this.#records(),
+        wake: () => this.#queue.add(tracked.uid),
+        wakeHindered: () => this.#wakeHindered(),
+      })
+    } catch (error) {
+      if (step.kind !== 'start') throw error
+      this.#hinder(tracked, machine, error)
+      return false
+    }
+  }
+
+  /** A start that could not be: told in the machine's conditions and tried again later. */
+  #hinder(tracked: Tracked, machine: VirtualMachine, error: unknown): void {
+    const known = error instanceof Error && 'code' in error ? String(error.code) : 'startFailed'
+    const reason = known.charAt(0).toUpperCase() + known.slice(1)
+    const message = messageOf(error)
+    const isNew = tracked.obstacle?.message !== message
+    tracked.obstacle = { reason, message }
+    this.#context.reservations.release(tracked.uid)
+    if (!isNew) return
+    this.#context.log.warn({ uid: tracked.uid, reason, message }, 'a machine could not be started')
+    this.#context.events.record(machine, { type: 'Warning', reason, message })
+  }
+
+  #records(): GuestRecord[] {
+    return [...this.#tracked.values()].flatMap(({ record }) => (record ? [record] : []))
+  }
+
+  #viewOf(tracked: Tracked, step: Step): View {
+    const { host } = this.#context
+    const process = this.#processes.get(tracked.uid)
+    const { runtime } = tracked
+    return {
+      host: host.name,
+      alive: process !== undefined && process.ended === undefined,
+      runState: runtime?.runState(),
+      stopping: tracked.stopping !== undefined,
+      obstacle: tracked.obstacle,
+      willStart: step.kind === 'start' || step.kind === 'wait',
+      accelerator: host.accelerator.accelerator,
+      address: runtime?.address(),
+      answered: runtime?.answered() ?? false,
+      agentConnected: runtime?.agentConnected() ?? false,
+    }
+  }
+
+  async #tellStatus(tracked: Tracked, step: Step): Promise<void> {
+    const { objects, clock } = this.#context
+    const view = this.#viewOf(tracked, step)
+    const { namespace, name } = tracked
+    try {
+      await objects.changeStatus(
+        virtualMachineKind,
+        { namespace, name },
+        (_, current) => statusOf(current, tracked.record, view, timestamp(clock)),
+        { uid: tracked.uid },
+      )
+    } catch (error) {
+      if (!isFailure(error, 'notFound')) throw error
+    }
+  }
+
+  async #nextLook(tracked: Tracked, machine: VirtualMachine, step: Step): Promise<Again> {
+    const waits: number[] = []
+    if (step.kind === 'wait') waits.push(step.forMs)
+    if (tracked.obstacle !== undefined) waits.push(obstacleRetryMs)
+    const leftMs = await this.#lifeLeftMs(machine)
+    if (leftMs !== undefined) waits.push(leftMs)
+    // setTimeout's longest wait is 2^31 - 1 ms; looking once an hour is early enough for anything.
+    return waits.length === 0 ? undefined : { againMs: Math.min(...waits, 3_600_000) }
+  }
+
+  /** What is left of a machine's ttl; one whose time is up is deleted. */
+  async #lifeLeftMs(machine: VirtualMachine): Promise<number | undefined> {
+    const { ttl } = machine.spec
+    const { creationTimestamp, deletionTimestamp, uid } = machine.metadata
+    if (ttl === undefined || creationTimestamp === undefined || deletionTimestamp) return undefined
+    const { clock, objects, events } = this.#context
+    const leftMs = Date.parse(creationTimestamp) + (parseDurationMs(ttl) ?? 0) - clock.wallMs()
+    if (leftMs > 0) return leftMs
+    const message = `Its time to live of ${ttl} is over (${preciseTimestamp(clock)})`
+    events.record(machine, { type: 'Normal', reason: 'Expired', message })
+    await objects.remove(virtualMachineKind, machine.metadata, uid === undefined ? {} : { uid })
+    return undefined
+  }
+}

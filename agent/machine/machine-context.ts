@@ -1,0 +1,33 @@
+import type { Clock } from '../../base/clock.ts'
+import type { CommandRunner } from '../../base/command.ts'
+import type { Limits } from '../../base/limits.ts'
+import type { Log } from '../../base/log.ts'
+import type { Random } from '../../base/random.ts'
+import type { EventRecorder } from '../../cluster/event-recorder.ts'
+import type { Objects } from '../../cluster/objects.ts'
+import type { ImageStore } from '../../images/image-store.ts'
+import type { Amounts } from '../../resources/host.ts'
+import type { Reservations } from '../capacity.ts'
+import type { Guardian } from '../guardian/client.ts'
+import type { GuestHost } from './guest-host.ts'
+
+/** What the machine controller needs. */
+export interface MachineContext {
+  clock: Clock
+  random: Random
+  log: Log
+  limits: Limits
+  run: CommandRunner
+  objects: Objects
+  events: EventRecorder
+  images: ImageStore
+  guardian: Guardian
+  host: GuestHost
+  reservations: Reservations
+  /** What guests may have of this host, by the newest sample. */
+  allocatable(): Amounts
+  /** Whether more than the reserve is free where guests write. */
+  diskHasRoom(): boolean
+  /** To be called when a machine began or ceased to use an image. */
+  imageUseChanged(): void
+}

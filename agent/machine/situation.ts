@@ -1,0 +1,64 @@
+import type { RunState } from '../../kvm/qmp/commands.ts'
+import {
+  restartedAtAnnotation,
+  startedAtAnnotation,
+  type VirtualMachine,
+} from '../../resources/virtual-machine.ts'
+import type { GuardedProcess } from '../guardian/protocol.ts'
+import type { Situation } from './decide.ts'
+import type { Tracked } from './tracked.ts'
+
+/** What a guest's QEMU run state means to us. */
+export function guestStateOf(runState: RunState | undefined): Situation['guest'] {
+  switch (runState) {
+    case 'running':
+    // Asleep by its own wish (ACPI S3): it wakes up by itself.
+    case 'suspended':
+      return 'running'
+    case 'paused':
+    case 'prelaunch':
+      return 'paused'
+    case 'io-error':
+      return 'blocked'
+    case 'shutdown':
+    case 'guest-panicked':
+    case 'internal-error':
+      return 'ended'
+    default:
+      return 'unknown'
+  }
+}
+
+/** What this moment means for the host, beside the machine itself. */
+export interface Surroundings {
+  process: GuardedProcess | undefined
+  nowMs: number
+  diskHasRoom: boolean
+}
+
+/** Puts together what a step is decided from. */
+export function situationOf(
+  machine: VirtualMachine,
+  tracked: Tracked,
+  { process, nowMs, diskHasRoom }: Surroundings,
+): Situation {
+  const { record, runtime } = tracked
+  const status = runtime?.guest.status()
+  const deleting = machine.metadata.deletionTimestamp !== undefined
+  const annotations = machine.metadata.annotations ?? {}
+  const asked = (name: string, acted: string | undefined) =>
+    annotations[name] !== undefined && annotations[name] !== acted
+  return {
+    wanted: deleting ? 'Gone' : machine.spec.powerState,
+    restartPolicy: machine.spec.restartPolicy,
+    mayCutPower: !machine.metadata.deletionGracePeriodSeconds,
+    process: process === undefined ? 'none' : process.ended ? 'ended' : 'running',
+    guest: status?.connected ? guestStateOf(status.runState) : 'unknown',
+    diskHasRoom,
+    stopping: tracked.stopping !== undefined,
+    lastExit: record?.lastExit,
+    startAsked: asked(startedAtAnnotation, record?.actedStart),
+    restartAsked: record !== undefined && asked(restartedAtAnnotation, record.actedRestart),
+    waitMs: Math.max(0, (record?.notBeforeMs ?? 0) - nowMs),
+  }
+}

@@ -1,0 +1,142 @@
+import { type Condition, withCondition } from '../../resources/condition.ts'
+import type {
+  Phase,
+  ReachablePort,
+  VirtualMachine,
+  VirtualMachineStatus,
+} from '../../resources/virtual-machine.ts'
+import type { GuestRecord } from './record.ts'
+
+/** What the host sees of a machine right now, beside its record. */
+export interface View {
+  host: string
+  /** QEMU runs. */
+  alive: boolean
+  /** What QMP says; undefined while QEMU does not answer. */
+  runState: 'running' | 'paused' | 'io-error' | 'ended' | undefined
+  stopping: boolean
+  /** Why it is not running although it should: a word and a sentence. */
+  obstacle: { reason: string; message: string } | undefined
+  /** The machine will be started again by itself. */
+  willStart: boolean
+  accelerator: 'kvm' | 'tcg'
+  /** The guest's own address, from its agent. */
+  address: string | undefined
+  /** Something inside answered: SSH or the agent, whichever shows that the guest can be used. */
+  answered: boolean
+  agentConnected: boolean
+}
+
+/**
+ * The status to be told of a machine.
+ * @param time now, RFC 3339, for conditions that change
+ */
+export function statusOf(
+  machine: VirtualMachine,
+  record: GuestRecord | undefined,
+  view: View,
+  time: string,
+): VirtualMachineStatus {
+  const phase = phaseOf(machine, record, view)
+  const old = machine.status?.conditions ?? []
+  return {
+    phase,
+    observedGeneration: machine.metadata.generation,
+    host: view.host,
+    ...(record?.imageDigest && { imageDigest: record.imageDigest }),
+    ...(view.alive && view.address !== undefined && { address: view.address }),
+    ...(view.alive && { ports: portsOf(machine, record), accelerator: view.accelerator }),
+    restarts: Math.max(0, (record?.runs ?? 0) - 1),
+    ...(record?.lastExit && { lastExit: exitOf(record.lastExit) }),
+    ...(record?.bootTimings && { bootTimings: record.bootTimings }),
+    conditions: conditionsOf(old, phase, record, view, time),
+  }
+}
+
+function exitOf({ reason, message, time }: NonNullable<GuestRecord['lastExit']>) {
+  return { reason, message, time }
+}
+
+function portsOf(machine: VirtualMachine, record: GuestRecord | undefined): ReachablePort[] {
+  return (record?.forwards ?? []).map(forward => {
+    const wanted = machine.spec.ports?.find(
+      port => port.guestPort === forward.guestPort && port.protocol === forward.protocol,
+    )
+    const { guestPort, hostPort, hostAddress, protocol } = forward
+    return {
+      ...(wanted?.name && { name: wanted.name }),
+      guestPort,
+      hostPort,
+      hostAddress,
+      protocol,
+    }
+  })
+}
+
+/** Where a machine is in its life. */
+export function phaseOf(
+  machine: VirtualMachine,
+  record: GuestRecord | undefined,
+  view: View,
+): Phase {
+  if (view.alive) {
+    if (view.runState === 'running') return 'Running'
+    if (view.runState === 'paused') {
+      return machine.spec.powerState === 'Suspended' ? 'Suspended' : 'Starting'
+    }
+    if (view.runState === undefined || view.runState === 'io-error') {
+      return record?.bootTimings?.firmwareMs === undefined ? 'Starting' : 'Running'
+    }
+    return 'Stopped'
+  }
+  if (view.willStart) return record?.lastExit === undefined ? 'Pending' : 'Starting'
+  if (machine.spec.powerState === 'Stopped' || record?.lastExit === undefined) return 'Stopped'
+  const { reason, intended } = record.lastExit
+  return intended || reason === 'GuestPoweredOff' ? 'Stopped' : 'Failed'
+}
+
+function conditionsOf(
+  old: readonly Condition[],
+  phase: Phase,
+  record: GuestRecord | undefined,
+  view: View,
+  time: string,
+): Condition[] {
+  const ready = readyCondition(phase, record, view)
+  const agent: Omit<Condition, 'lastTransitionTime'> = view.agentConnected
+    ? { type: 'AgentConnected', status: 'True', reason: 'Answered', message: 'The agent answers' }
+    : {
+        type: 'AgentConnected',
+        status: 'False',
+        reason: 'NoAnswer',
+        message: 'The guest agent has not answered',
+      }
+  return withCondition(withCondition(old, ready, time), agent, time)
+}
+
+function readyCondition(
+  phase: Phase,
+  record: GuestRecord | undefined,
+  view: View,
+): Omit<Condition, 'lastTransitionTime'> {
+  const no = (reason: string, message: string) =>
+    ({ type: 'Ready', status: 'False', reason, message }) as const
+  if (view.obstacle !== undefined) return no(view.obstacle.reason, view.obstacle.message)
+  if (view.stopping) return no('Stopping', 'The guest is being shut down')
+  if (view.runState === 'io-error') {
+    return no(
+      'DiskFull',
+      'The guest is paused: its disk has no room on the host. It goes on by itself',
+    )
+  }
+  if (phase === 'Running') {
+    if (view.answered) {
+      return { type: 'Ready', status: 'True', reason: 'Answered', message: 'The guest answers' }
+    }
+    return no('Booting', 'The guest runs and has not answered yet')
+  }
+  if ((phase === 'Failed' || phase === 'Starting') && record?.lastExit !== undefined) {
+    if (!view.alive) return no(record.lastExit.reason, record.lastExit.message)
+  }
+  return no(phase, `The machine is ${phase.toLowerCase()}`)
+}

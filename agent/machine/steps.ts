@@ -1,0 +1,120 @@
+import { timestamp } from '../../base/clock.ts'
+import { failure } from '../../base/errors.ts'
+import { endingOf } from '../../kvm/ending.ts'
+import { removeGuestFolder } from '../../kvm/guest-folder.ts'
+import type { VirtualMachine } from '../../resources/virtual-machine.ts'
+import { virtualMachineKind } from '../../resources/virtual-machine.ts'
+import type { GuardedProcess } from '../guardian/protocol.ts'
+import { collectExit } from './collect.ts'
+import type { Step } from './decide.ts'
+import type { MachineContext } from './machine-context.ts'
+import type { GuestRecord, Intent } from './record.ts'
+import { startGuest } from './start.ts'
+import { beginShutdown } from './stop.ts'
+import { saveRecord, type Tracked } from './tracked.ts'
+
+/** What the steps share with the controller. */
+export interface StepContext extends MachineContext {
+  /** The guardian's processes by name, as they are known. */
+  processes: Map<string, GuardedProcess>
+  /** The records of all guests of this host. */
+  records(): GuestRecord[]
+  /** Has this machine looked at again. */
+  wake(): void
+  /** Has those looked at again that could not start. */
+  wakeHindered(): void
+}
+
+/**
+ * Carries out one step. Each may be repeated after a crash in the middle.
+ * @returns whether the next step can be decided at once
+ */
+export async function performStep(
+  step: Step,
+  tracked: Tracked,
+  machine: VirtualMachine,
+  context: StepContext,
+): Promise<boolean> {
+  switch (step.kind) {
+    case 'rest':
+    case 'wait':
+      if (machine.spec.powerState === 'Stopped') tracked.obstacle = undefined
+      return false
+    case 'start':
+      await startGuest(tracked, machine, context)
+      return false
+    case 'collect':
+      await collectExit(tracked, machine, context)
+      return true
+    case 'shutDown':
+      await intend(tracked, step.intent)
+      beginShutdown(tracked, machine, context)
+      return false
+    case 'quit':
+      await quit(tracked, step.intent, context)
+      return false
+    case 'pause':
+    case 'resume':
+      await tracked.runtime?.guest.perform({ kind: step.kind })
+      return true
+    case 'destroy':
+      await destroy(tracked, context)
+      return false
+  }
+}
+
+/** Writes down why a run is ended before it is: whoever sees the end knows that it was meant. */
+async function intend(
+  tracked: Tracked,
+  intent: Intent,
+  guestEnding?: GuestRecord['guestEnding'],
+): Promise<void> {
+  const { record } = tracked
+  if (record === undefined) return
+  const kept = guestEnding === undefined ? {} : { guestEnding }
+  // A guest that ended by itself while we were shutting it down ended because we asked.
+  const next = { ...record, intent: record.intent ?? intent, ...kept }
+  tracked.record = intent === 'delete' ? { ...next, intent } : next
+  await saveRecord(tracked)
+}
+
+async function quit(
+  tracked: Tracked,
+  intent: 'delete' | 'ended',
+  context: StepContext,
+): Promise<void> {
+  const runState = tracked.runtime?.guest.status().runState
+  const ending = endingOf({ runState, meant: false, exit: undefined })
+  const guestEnding = ending && { reason: ending.cause, message: ending.message }
+  await intend(tracked, intent, intent === 'ended' ? guestEnding : undefined)
+  tracked.stopping?.abort()
+  if (intent === 'ended') {
+    // Let QEMU write what its guest wrote and did not flush; a QEMU that does not is ended all the same.
+    const gentle = tracked.runtime?.guest.perform({ kind: 'quit' })
+    if (await gentle?.then(() => true).catch(() => false)) return
+  }
+  await killGuest(tracked, context)
+}
+
+/** Ends QEMU at once. What its guest wrote and flushed is in the file already. */
+export async function killGuest(
+  { uid }: Pick<Tracked, 'uid'>,
+  { guardian, processes }: Pick<StepContext, 'guardian' | 'processes'>,
+): Promise<void> {
+  const process = processes.get(uid)
+  if (process?.identity === undefined || process.ended !== undefined) return
+  await guardian.signal(uid, 'SIGKILL', process.identity)
+}
+
+/** Removes everything of a guest that does not run, then lets its machine go from the store. */
+async function destroy(tracked: Tracked, context: StepContext): Promise<void> {
+  const { uid, namespace, name, record, folder } = tracked
+  const finalizer = virtualMachineKind.finalizer
+  if (finalizer === undefined) throw failure('internal', { detail: 'machines have no finalizer' })
+  await removeGuestFolder(folder)
+  if (record?.imageDigest !== undefined) await context.images.release(record.imageDigest, uid)
+  context.imageUseChanged()
+  context.reservations.release(uid)
+  await context.objects.releaseFinalizer(virtualMachineKind, { namespace, name }, finalizer, uid)
+  context.log.info({ uid, namespace, name, at: timestamp(context.clock) }, 'machine deleted')
+}

@@ -1,0 +1,41 @@
+import type { GuestFolder } from '../../kvm/guest-folder.ts'
+import { type GuestRecord, writeRecord } from './record.ts'
+import type { Runtime } from './runtime.ts'
+
+/** Why a machine that should run does not. */
+export interface Obstacle {
+  /** A word, for programs. */
+  reason: string
+  /** A sentence, for people. */
+  message: string
+}
+
+/** One machine that this host answers for, and what the daemon holds of it in memory. */
+export interface Tracked {
+  uid: string
+  namespace: string
+  name: string
+  folder: GuestFolder
+  /** Undefined until its first start was prepared. */
+  record: GuestRecord | undefined
+  /** Undefined while its QEMU does not run. */
+  runtime: Runtime | undefined
+  /** A shutdown that is under way; aborting it leaves the guest to whoever aborted. */
+  stopping: AbortController | undefined
+  obstacle: Obstacle | undefined
+  /** The write of the record that is under way. */
+  saving: Promise<void>
+}
+
+/**
+ * Writes the record as it is when its turn comes: writes of one guest never overtake each other, so
+ * what was known last is what is on disk.
+ */
+export function saveRecord(tracked: Tracked): Promise<void> {
+  const save = async (): Promise<void> => {
+    if (tracked.record !== undefined) await writeRecord(tracked.folder, tracked.record)
+  }
+  const saved = tracked.saving.then(save)
+  tracked.saving = saved.catch(() => {})
+  return saved
+}
