@@ -30,7 +30,8 @@ export function createAdmission(
       }
       if (doneBytes < askAtBytes) return
       askAtBytes = doneBytes + admissionBytes
-      return space.demand(admissionBytes)
+      const restBytes = (announcedBytes ?? Number.POSITIVE_INFINITY) - doneBytes
+      return space.demand(Math.max(0, Math.min(admissionBytes, restBytes)))
     },
     finish(doneBytes) {
       if (announcedBytes === undefined || announcedBytes === doneBytes) return

@@ -9,15 +9,13 @@ import { defaultLimits, type Limits } from '../../base/limits.ts'
 import { silentLog } from '../../base/log.ts'
 import { createSeededRandom, systemRandom } from '../../base/random.ts'
 import { type ImageStore, openImageStore } from '../../images/image-store.ts'
+import { sandboxIdentity } from './sandbox-identity.ts'
 
 /** What a test may choose about a store. */
 export interface TestStoreInit {
   limits?: Partial<Limits>
   rebuildIndex?: boolean
 }
-
-/** Nobody, when we are root. */
-export const sandboxIdentity = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : undefined
 
 /** Opens a store as the daemon does; it is closed when the test ends. */
 export async function openTestStore(folder: string, init: TestStoreInit = {}): Promise<ImageStore> {
