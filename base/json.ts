@@ -15,7 +15,8 @@ const mostLevels = 200
 /**
  * A frozen copy of `value` that shares nothing with it, and the text of that copy. Members that are
  * undefined are left out, as JSON.stringify does; everything else that JSON can't say (a Date, NaN,
- * a function, a cycle) is our own mistake and fails an assertion rather than being changed silently.
+ * a function, a cycle) is our own mistake and fails an assertion rather than being changed
+ * silently.
  */
 export function copyJson(value: JsonValue): { copy: JsonValue; text: string } {
   assertJson(value, 0)

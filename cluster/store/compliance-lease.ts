@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import type { Bench } from './compliance.ts'
-import { collect, put } from './compliance-tools.ts'
+import { type Bench, collect, put } from './compliance-tools.ts'
 
 /** Registers the tests of leases. */
 export function leaseCompliance(bench: Bench): void {

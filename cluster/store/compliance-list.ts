@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import type { Bench } from './compliance.ts'
-import { put, remove } from './compliance-tools.ts'
+import { type Bench, put, remove } from './compliance-tools.ts'
 
 /** Registers the tests of lists. */
 export function listCompliance(bench: Bench): void {

@@ -1,7 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import type { Bench } from './compliance.ts'
-import { collect } from './compliance-tools.ts'
+import { type Bench, collect } from './compliance-tools.ts'
 import type { Compare, Entry, Operation, Transaction } from './store.ts'
 
 /** A store as one would write it down on paper: a plain map, and a number. */

@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest'
-import type { Bench } from './compliance.ts'
-import { collect, put, remove } from './compliance-tools.ts'
+import { type Bench, collect, put, remove } from './compliance-tools.ts'
 import type { Store } from './store.ts'
 
-/** Registers the tests of what is still there after a restart; they do nothing where nothing lasts. */
+/**
+ * Registers the tests of what is still there after a restart; they do nothing where nothing lasts.
+ */
 export function restartCompliance(bench: Bench): void {
   const restart = async (): Promise<Store | undefined> => bench.restart?.()
 

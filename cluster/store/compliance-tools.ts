@@ -1,4 +1,16 @@
+import type { Limits } from '../../base/limits.ts'
+import type { ManualClock } from '../../base/manual-clock.ts'
 import type { Store, WatchBatch } from './store.ts'
+
+/** What each test of the suite works with. */
+export interface Bench {
+  readonly store: Store
+  readonly clock: ManualClock
+  /** Opens an empty store instead, with other limits. */
+  restrict(limits: Partial<Limits>): Promise<Store>
+  /** Closes the store and opens it again; undefined where nothing lasts. */
+  readonly restart: (() => Promise<Store>) | undefined
+}
 
 /** Writes one key and answers with the revision. */
 export async function put(
@@ -18,7 +30,10 @@ export async function remove(store: Store, key: string): Promise<number> {
   return revision
 }
 
-/** Watches until everything up to `untilRevision` has been seen; batches without events are left out. */
+/**
+ * Watches until everything up to `untilRevision` has been seen; batches without events are left
+ * out.
+ */
 export async function collect(
   store: Store,
   prefix: string,

@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import type { Bench } from './compliance.ts'
-import { collect, put, remove } from './compliance-tools.ts'
+import { type Bench, collect, put, remove } from './compliance-tools.ts'
 import type { Store, WatchBatch } from './store.ts'
 
 function begin(store: Store, prefix: string, afterRevision: number) {

@@ -7,6 +7,7 @@ import { leaseCompliance } from './compliance-lease.ts'
 import { listCompliance } from './compliance-list.ts'
 import { modelCompliance } from './compliance-model.ts'
 import { restartCompliance } from './compliance-restart.ts'
+import type { Bench } from './compliance-tools.ts'
 import { transactionCompliance } from './compliance-transaction.ts'
 import { watchCompliance } from './compliance-watch.ts'
 import type { Store } from './store.ts'
@@ -20,16 +21,6 @@ export interface StoreFactory {
   reopen?(components: StoreComponents): Promise<Store>
   /** Takes away what the stores left behind. */
   remove(): Promise<void>
-}
-
-/** What each test of the suite works with. */
-export interface Bench {
-  readonly store: Store
-  readonly clock: ManualClock
-  /** Opens an empty store instead, with other limits. */
-  restrict(limits: Partial<Limits>): Promise<Store>
-  /** Closes the store and opens it again; undefined where nothing lasts. */
-  readonly restart: (() => Promise<Store>) | undefined
 }
 
 /** Small limits, so that every test can reach them. */

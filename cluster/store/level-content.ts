@@ -35,8 +35,8 @@ export function initialMeta(storeId: string): Meta {
 }
 
 /**
- * Reads and checks every record: each by its checksum, all of them by what the meta record says, so that
- * a record which is missing or out of date is found too.
+ * Reads and checks every record: each by its checksum, all of them by what the meta record says, so
+ * that a record which is missing or out of date is found too.
  * @returns undefined when there is no record at all
  * @throws Damage, unavailable
  */

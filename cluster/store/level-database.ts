@@ -39,8 +39,8 @@ export async function openDatabase(path: string, createIfMissing: boolean): Prom
 }
 
 /**
- * Finds out whether somebody has the LevelDB open, without changing it: LevelDB takes its lock before it
- * sees that a database must not exist, and then refuses.
+ * Finds out whether somebody has the LevelDB open, without changing it: LevelDB takes its lock
+ * before it sees that a database must not exist, and then refuses.
  * @throws storeLocked
  */
 export async function assertUnlocked(path: string): Promise<void> {
@@ -53,7 +53,9 @@ export async function assertUnlocked(path: string): Promise<void> {
   }
 }
 
-/** Turns an error met while reading, of LevelDB or the file system, into `unavailable` or Damage. */
+/**
+ * Turns an error met while reading, of LevelDB or the file system, into `unavailable` or Damage.
+ */
 export function explain(error: unknown): Error {
   if (error instanceof Damage || error instanceof MacfleetError) return error
   const inner = innerError(error)
@@ -61,7 +63,9 @@ export function explain(error: unknown): Error {
   return new Damage(messageOf(inner), { cause: error })
 }
 
-/** The same for a write, which fails for want of room or by a fault of the disk, seldom by damage. */
+/**
+ * The same for a write, which fails for want of room or by a fault of the disk, seldom by damage.
+ */
 export function explainWrite(error: unknown): Error {
   const inner = innerError(error)
   return codeOf(inner) === 'LEVEL_CORRUPTION' ? explain(error) : fault(inner)
@@ -71,7 +75,9 @@ function fault(inner: unknown): Error {
   return storeUnavailable(messageOf(inner), 'See whether its disk is full or faulty', inner)
 }
 
-/** Mends what can be mended of a LevelDB that does not open. What it can't read goes into `lost/`. */
+/**
+ * Mends what can be mended of a LevelDB that does not open. What it can't read goes into `lost/`.
+ */
 export async function repairDatabase(path: string): Promise<void> {
   // The types of `level` leave out this function, because browsers have none.
   const repair: unknown = Reflect.get(Level, 'repair')

@@ -7,9 +7,10 @@ import type { Entry, WatchBatch, WatchEvent } from './store.ts'
 export class Damage extends Error {}
 
 /**
- * The record that every batch writes anew: what the others must add up to. LevelDB drops damaged parts
- * of its log without a word (its paranoid checks can't be switched on from Node), so that this, the
- * checksum in each record and the acknowledged revision beside the database are what tells.
+ * The record that every batch writes anew: what the others must add up to. LevelDB drops damaged
+ * parts of its log without a word (its paranoid checks can't be switched on from Node), so that
+ * this, the checksum in each record and the acknowledged revision beside the database are what
+ * tells.
  */
 export interface Meta {
   /** Version of this format. */
@@ -26,7 +27,9 @@ export interface Meta {
   digest: number
 }
 
-/** The keys of the records, by kind: entries, history by revision, leases and the one meta record. */
+/**
+ * The keys of the records, by kind: entries, history by revision, leases and the one meta record.
+ */
 export const recordKey = {
   meta: 'm!',
   entry: (key: string): string => `e!${key}`,

@@ -22,11 +22,14 @@ const historyPage = 32
 /** Puts changes on the disk. */
 export interface Journal {
   /**
-   * Writes changes as one batch, synced. When it throws, nothing more can be written before recover().
+   * Writes changes as one batch, synced. When it throws, nothing more can be written before
+   * recover().
    * @throws unavailable or Damage
    */
   write(changes: readonly Change[]): Promise<void>
-  /** Opens the database anew after a failed write, and says whether that write is there after all. */
+  /**
+   * Opens the database anew after a failed write, and says whether that write is there after all.
+   */
   recover(): Promise<boolean>
   readHistory: History['read']
   close(): Promise<void>

@@ -27,9 +27,9 @@ export interface OpenFolder {
 }
 
 /**
- * Opens the store in a folder, or makes one there. Before LevelDB may touch its files (opening deletes
- * logs that it has read, also those that it could not read), a copy of them is opened and checked: what
- * is damaged is refused exactly as it was found.
+ * Opens the store in a folder, or makes one there. Before LevelDB may touch its files (opening
+ * deletes logs that it has read, also those that it could not read), a copy of them is opened and
+ * checked: what is damaged is refused exactly as it was found.
  * @throws storeLocked, unavailable, or Damage
  */
 export async function openFolder(folder: string, random: Random): Promise<OpenFolder> {
@@ -73,7 +73,10 @@ async function openClaimed(folder: string, random: Random): Promise<Omit<OpenFol
   }
 }
 
-/** Whether a folder has LevelDB files that may hold something: not so after kill -9 while it was made. */
+/**
+ * Whether a folder has LevelDB files that may hold something: not so after kill -9 while it was
+ * made.
+ */
 async function holdsData(path: string): Promise<boolean> {
   for (const name of await namesIn(path)) {
     if (name === 'CURRENT' || /\.(ldb|sst)$/.test(name)) return true
@@ -92,8 +95,9 @@ async function namesIn(path: string): Promise<string[]> {
 }
 
 /**
- * Copies a LevelDB that nobody has open. Its lock file stays out: closing any descriptor of that file
- * would give up the lock that this process may hold on it (fcntl(2), "Advisory record locking").
+ * Copies a LevelDB that nobody has open. Its lock file stays out: closing any descriptor of that
+ * file would give up the lock that this process may hold on it (fcntl(2), "Advisory record
+ * locking").
  */
 export async function copyDatabase(path: string, target: string): Promise<void> {
   await mkdir(target, { recursive: true, mode: 0o700 })
@@ -148,7 +152,9 @@ async function compareWithIdentity(
   }
 }
 
-/** Writes the first record of a new store; makes sure that an old one is still as it was checked. */
+/**
+ * Writes the first record of a new store; makes sure that an old one is still as it was checked.
+ */
 async function completeContent(
   database: Database,
   content: Content | undefined,

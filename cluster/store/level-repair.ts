@@ -29,10 +29,11 @@ export interface RepairReport {
 const mostBackups = 100
 
 /**
- * Repairs a damaged store: copies its folder aside, lets LevelDB collect what it can, checks every record
- * and builds a new database of the newest state that they tell. The history starts anew. Killed at any
- * point it can be run again.
- * @throws storeLocked; storeCorrupt when nothing at all could be read (the folder then has what LevelDB
+ * Repairs a damaged store: copies its folder aside, lets LevelDB collect what it can, checks every
+ * record and builds a new database of the newest state that they tell. The history starts anew.
+ * Killed at any point it can be run again.
+ * @throws storeLocked; storeCorrupt when nothing at all could be read (the folder then has what
+ * LevelDB
  *   made of it; the copy is whole)
  */
 export async function repairLevelStore(

@@ -2,7 +2,10 @@ import { Damage, type Meta, toBatch, toEntry, toLease, toMeta, unseal } from './
 import type { Lease } from './state.ts'
 import type { Entry, WatchEvent } from './store.ts'
 
-/** A lease whose record is lost, but which keys still name, ends after this long if nobody renews it. */
+/**
+ * A lease whose record is lost, but which keys still name, ends after this long if nobody renews
+ * it.
+ */
 const lostLeaseTtlMs = 60_000
 
 /** What a damaged store still says. */
@@ -19,8 +22,8 @@ export interface Salvage {
 }
 
 /**
- * Puts together the newest state that readable records tell: an entry that is lost or old is taken from
- * the history where that has it, one that the history saw deleted does not come back.
+ * Puts together the newest state that readable records tell: an entry that is lost or old is taken
+ * from the history where that has it, one that the history saw deleted does not come back.
  */
 export function salvage(records: Iterable<readonly [string, string]>): Salvage {
   let meta: Meta | undefined

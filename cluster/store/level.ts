@@ -27,13 +27,14 @@ interface Waiting {
 }
 
 /**
- * Opens the store of a single host: the state in memory, every acknowledged write on the disk (LevelDB,
- * synced). Writes that come while the disk is busy share the next sync, each with its own revision.
- * Reads and watches never show what is not durable. After a restart every lease has its full time again,
- * because nobody knows how long the process was down.
+ * Opens the store of a single host: the state in memory, every acknowledged write on the disk
+ * (LevelDB, synced). Writes that come while the disk is busy share the next sync, each with its own
+ * revision. Reads and watches never show what is not durable. After a restart every lease has its
+ * full time again, because nobody knows how long the process was down.
  *
  * When a write fails (a full disk), reads go on, and the next write opens LevelDB anew first.
- * @throws storeLocked when another process, or this one, has it open; storeCorrupt when anything that
+ * @throws storeLocked when another process, or this one, has it open; storeCorrupt when anything
+ * that
  *   was written is missing or changed (the folder then stays untouched: see repairLevelStore);
  *   unavailable when the disk can't be read or written
  */

@@ -3,7 +3,9 @@ import { batchOf, createState } from './state.ts'
 import type { Store } from './store.ts'
 import { createStoreCore, type StoreComponents } from './store-core.ts'
 
-/** A store that ends with the process, for tests and the simulation: a call takes effect at once. */
+/**
+ * A store that ends with the process, for tests and the simulation: a call takes effect at once.
+ */
 export function createMemoryStore(components: StoreComponents): Store {
   const state = createState()
   const history = createHistory(components.limits.storeHistory)

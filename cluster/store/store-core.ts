@@ -36,8 +36,8 @@ export interface StoreCoreInit {
   state: State
   history: Pick<History, 'read'>
   /**
-   * Lets `decide` look at the newest state, makes its change durable, calls `apply` with it and resolves
-   * with its result. Decisions are taken in the order of the calls.
+   * Lets `decide` look at the newest state, makes its change durable, calls `apply` with it and
+   * resolves with its result. Decisions are taken in the order of the calls.
    * @param bytes what the decision's change weighs, about
    */
   commit<Result>(decide: Decide<Result>, bytes: number): Promise<Result>

@@ -29,7 +29,8 @@ export interface Listing {
 export interface ListOptions {
   /** At most so many entries; all of them without it. */
   limit?: number
-  /** Only keys that sort after this one: the last key of the page before. Pages are read separately,
+  /** Only keys that sort after this one: the last key of the page before. Pages are read
+  /** separately,
    * so a page shows the store as it is when that page is read. */
   afterKey?: string
 }
@@ -54,8 +55,8 @@ export interface Transaction {
 export interface TransactionResult {
   readonly succeeded: boolean
   /**
-   * The store's revision after it. When it succeeded and changed something this is the modRevision of
-   * every key that it put; deleting what is not there changes nothing.
+   * The store's revision after it. When it succeeded and changed something this is the modRevision
+   * of every key that it put; deleting what is not there changes nothing.
    */
   readonly revision: number
   /** When it failed: the entry of each compared key, in the order of the compares. Else empty. */
@@ -73,7 +74,10 @@ export interface WatchEvent {
   readonly revision: number
 }
 
-/** All events of one revision that the watcher asked for; without events it says how far the watch is. */
+/**
+ * All events of one revision that the watcher asked for; without events it says how far the watch
+ * is.
+ */
 export interface WatchBatch {
   readonly events: readonly WatchEvent[]
   /** Everything up to this revision has been delivered. */
@@ -83,8 +87,8 @@ export interface WatchBatch {
 /** Where a watch begins and how it is ended. */
 export interface WatchOptions {
   /**
-   * A revision that this store has told before; the first event is one after it. 0 is the beginning:
-   * it works only as long as the whole history is kept.
+   * A revision that this store has told before; the first event is one after it. 0 is the
+   * beginning: it works only as long as the whole history is kept.
    */
   afterRevision: number
   /** Ends the iteration, without an error. */
@@ -95,11 +99,12 @@ export interface WatchOptions {
  * Keys with JSON values under one revision that counts every change (1 is the empty store).
  *
  * Keys are printable ASCII, at most `limits.storeKeyBytes`, so that every implementation sorts them
- * alike; a prefix is the beginning of a key, '' is all. Misuse (bad keys, values that JSON can't say)
- * fails an assertion. The interface asks for nothing that etcd v3 lacks: kv, txn, lease and watch.
+ * alike; a prefix is the beginning of a key, '' is all. Misuse (bad keys, values that JSON can't
+ * say) fails an assertion. The interface asks for nothing that etcd v3 lacks: kv, txn, lease and
+ * watch.
  *
- * Every method throws `unavailable` when the store is closed or its disk fails. A write that ended so
- * may or may not have happened: read again.
+ * Every method throws `unavailable` when the store is closed or its disk fails. A write that ended
+ * so may or may not have happened: read again.
  */
 export interface Store {
   /** Reads one key, at the newest revision. */
@@ -109,19 +114,19 @@ export interface Store {
   list(prefix: string, options?: ListOptions): Promise<Listing>
 
   /**
-   * Compares, then writes: all or nothing, and durable when it resolves. Transactions take effect one
-   * after the other, in the order in which they were called here.
+   * Compares, then writes: all or nothing, and durable when it resolves. Transactions take effect
+   * one after the other, in the order in which they were called here.
    * @throws storeRequestTooLarge over `limits.transactionOperations` or `limits.transactionBytes`,
    *   leaseNotFound when a put names a lease that has ended, storeFull, unavailable
    */
   transaction(transaction: Transaction): Promise<TransactionResult>
 
   /**
-   * Every change to keys under `prefix` after a revision: without gaps, without duplicates, in order of
-   * revision. The watch begins with the first `next()`. Iterating throws `revisionCompacted` when that
-   * history is gone, `revisionUnknown` when this store never told that revision, `watcherTooSlow` when
-   * more than `limits.watchBacklog` events wait: then list anew. Breaking out of the loop or aborting
-   * the signal ends it.
+   * Every change to keys under `prefix` after a revision: without gaps, without duplicates, in
+   * order of revision. The watch begins with the first `next()`. Iterating throws
+   * `revisionCompacted` when that history is gone, `revisionUnknown` when this store never told
+   * that revision, `watcherTooSlow` when more than `limits.watchBacklog` events wait: then list
+   * anew. Breaking out of the loop or aborting the signal ends it.
    */
   watch(prefix: string, options: WatchOptions): AsyncIterable<WatchBatch>
 
@@ -148,6 +153,8 @@ export interface Store {
   /** The newest revision. */
   revision(): Promise<number>
 
-  /** Ends watches with `unavailable`, waits for writes under way and lets go of files and timers. */
+  /**
+   * Ends watches with `unavailable`, waits for writes under way and lets go of files and timers.
+   */
   close(): Promise<void>
 }

@@ -5,7 +5,10 @@ import type { History } from './history.ts'
 import { firstRevision } from './state.ts'
 import type { WatchBatch, WatchOptions } from './store.ts'
 
-/** A watcher that got nothing for this long is told how far the store is, so that it can go on there. */
+/**
+ * A watcher that got nothing for this long is told how far the store is, so that it can go on
+ * there.
+ */
 const progressMs = 10_000
 
 /** What a hub needs. */

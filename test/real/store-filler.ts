@@ -9,8 +9,8 @@ import { put } from '../../cluster/store/compliance-tools.ts'
 import { openLevelStore } from '../../cluster/store/level.ts'
 
 /**
- * Writes until the small file system that is its argument is full, makes room and writes again; prints
- * one object that says what happened.
+ * Writes until the small file system that is its argument is full, makes room and writes again;
+ * prints one object that says what happened.
  */
 const [folder = ''] = process.argv.slice(2)
 const ballast = join(folder, 'ballast')

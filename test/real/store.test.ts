@@ -58,7 +58,7 @@ describe('the level store', () => {
       const killAfter = 1 + randomInteger(random, 40)
       let lines = 0
       const stderr = await run(
-        [process.execPath, program('store-writer.ts'), folder],
+        [process.execPath, program('./store-writer.ts'), folder],
         (line, child) => {
           const [revision, value = ''] = line.split(' ')
           acknowledged.set(Number(revision), value)
@@ -97,7 +97,7 @@ describe('the level store', () => {
     await expect(repairLevelStore(folder, { random: systemRandom })).rejects.toMatchObject({
       code: 'storeLocked',
     })
-    const stderr = await run([process.execPath, program('store-writer.ts'), folder], (_, child) =>
+    const stderr = await run([process.execPath, program('./store-writer.ts'), folder], (_, child) =>
       child.kill('SIGKILL'),
     )
     expect(stderr).toContain(`another process has the store in ${folder} open`)
@@ -112,7 +112,7 @@ describe('the level store', () => {
     const namespace = process.getuid?.() === 0 ? '-m' : '-rm'
     const report: string[] = []
     const command = ['unshare', namespace, 'sh', '-c', script, process.execPath, folder]
-    const stderr = await run([...command, program('store-filler.ts')], line => report.push(line))
+    const stderr = await run([...command, program('./store-filler.ts')], line => report.push(line))
     expect({ report: report.map(line => JSON.parse(line)), stderr }).toEqual({
       report: [
         { refused: true, refusedAgain: true, readable: true, wroteAfterwards: true, lost: [] },
