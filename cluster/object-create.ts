@@ -12,6 +12,7 @@ import {
   objectNotFound,
   objectOf,
   recordOf,
+  withFinalizer,
   withoutUndefined,
 } from './object-record.ts'
 import type { ObjectsContext, WriteOptions } from './object-types.ts'
@@ -70,8 +71,6 @@ function prepare<T extends Resource>(context: ObjectsContext, kind: Kind<T>, giv
 function newMetadata(context: ObjectsContext, kind: Kind, given: Metadata): Metadata {
   const { name, namespace, generateName, labels, annotations, ownerReferences, managedFields } =
     given
-  const finalizers = new Set(given.finalizers ?? [])
-  if (kind.finalizer !== undefined) finalizers.add(kind.finalizer)
   return withoutUndefined({
     name: !name && generateName ? `${generateName}${randomSuffix(context.random)}` : name,
     namespace,
@@ -80,7 +79,7 @@ function newMetadata(context: ObjectsContext, kind: Kind, given: Metadata): Meta
     annotations,
     ownerReferences,
     managedFields,
-    finalizers: finalizers.size === 0 ? undefined : [...finalizers],
+    finalizers: withFinalizer(given.finalizers, kind.finalizer),
     uid: randomUuid(context.random),
     generation: 1,
     creationTimestamp: timestamp(context.clock),

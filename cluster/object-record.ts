@@ -98,18 +98,30 @@ export function desiredPart(kind: Kind, object: Resource): Record<string, unknow
 /** Metadata as the user may write it, beside what the server gave to the object that is there. */
 export function mergeMetadata(kind: Kind, current: Metadata, given: Metadata): Metadata {
   const { labels, annotations, ownerReferences, managedFields } = given
-  const finalizers = new Set(given.finalizers ?? [])
   // The kind's own finalizer stands for a guest or for layers: only releaseFinalizer() takes it away.
-  const own = kind.finalizer
-  if (own !== undefined && current.finalizers?.includes(own)) finalizers.add(own)
+  const isHeld = kind.finalizer !== undefined && current.finalizers?.includes(kind.finalizer)
+  const finalizers = withFinalizer(given.finalizers, isHeld ? kind.finalizer : undefined)
   return withoutUndefined({
     ...current,
     labels,
     annotations,
     ownerReferences,
     managedFields,
-    finalizers: finalizers.size === 0 ? undefined : [...finalizers],
+    finalizers,
   })
+}
+
+/**
+ * The list with one more finalizer, without doubles; undefined for none. What is no list stays as it
+ * is: the input was not validated yet, and validation shall name it.
+ */
+export function withFinalizer(
+  given: string[] | undefined,
+  finalizer: string | undefined,
+): string[] | undefined {
+  if (given !== undefined && !Array.isArray(given)) return given
+  const all = [...new Set([...(given ?? []), ...(finalizer === undefined ? [] : [finalizer])])]
+  return all.length === 0 ? undefined : all
 }
 
 /** A copy without the members that are undefined, so that equal objects compare as equal. */

@@ -7,7 +7,11 @@ import { systemRandom } from '../base/random.ts'
 import { imageKind } from '../resources/image.ts'
 import type { Metadata } from '../resources/metadata.ts'
 import { type Namespace, namespaceKind } from '../resources/namespace.ts'
-import { type VirtualMachine, virtualMachineKind as vmKind } from '../resources/virtual-machine.ts'
+import {
+  type VirtualMachine,
+  type VirtualMachineStatus,
+  virtualMachineKind as vmKind,
+} from '../resources/virtual-machine.ts'
 import { createObjects, type Guard, type Objects } from './objects.ts'
 import { createMemoryStore } from './store/memory.ts'
 import type { Store } from './store/store.ts'
@@ -44,6 +48,7 @@ function machine(metadata: Partial<Metadata>, spec: object = {}): VirtualMachine
 }
 
 const a = { name: 'a', namespace: 'default' }
+const running: VirtualMachineStatus = { phase: 'Running' }
 
 describe('create', () => {
   test('gives what the server gives, and leaves out the status', async () => {
@@ -129,7 +134,7 @@ describe('replace and change', () => {
   test('keeps status and identity; counts changes of spec only', async () => {
     const { objects } = await prepare()
     const created = await objects.create(vmKind, machine({ name: 'a' }))
-    await objects.changeStatus(vmKind, a, () => ({ phase: 'Running' }))
+    await objects.changeStatus(vmKind, a, () => running)
     const labelled = await objects.replace(vmKind, machine({ name: 'a', labels: { job: '1' } }))
     expect(labelled.metadata).toMatchObject({ generation: 1, uid: created.metadata.uid })
     expect(labelled.status?.phase).toBe('Running')
@@ -158,7 +163,7 @@ describe('replace and change', () => {
   test('refuses a stale resourceVersion, another uid, an immutable field and what is invalid', async () => {
     const { objects } = await prepare()
     const first = await objects.create(vmKind, machine({ name: 'a' }))
-    await objects.changeStatus(vmKind, a, () => ({ phase: 'Running' }))
+    await objects.changeStatus(vmKind, a, () => running)
     await expect(objects.replace(vmKind, first)).rejects.toMatchObject({ code: 'conflict' })
     await expect(
       objects.replace(vmKind, machine({ name: 'a', uid: 'other' })),
@@ -193,7 +198,7 @@ describe('replace and change', () => {
   test('a status for another uid goes nowhere', async () => {
     const { objects } = await prepare()
     await objects.create(vmKind, machine({ name: 'a' }))
-    const change = objects.changeStatus(vmKind, a, () => ({ phase: 'Failed' }), { uid: 'other' })
+    const change = objects.changeStatus(vmKind, a, () => running, { uid: 'other' })
     expect(await change).toBeUndefined()
     expect((await objects.get(vmKind, a)).status).toBeUndefined()
   })
@@ -327,7 +332,7 @@ describe('list and watch', () => {
     const reference = { name: 'x', namespace: 'a' }
     await objects.create(vmKind, machine({ name: 'y', namespace: 'ab' }))
     const { metadata } = await objects.create(vmKind, machine(reference))
-    await objects.changeStatus(vmKind, reference, () => ({ phase: 'Running' }))
+    await objects.changeStatus(vmKind, reference, () => running)
     await objects.releaseFinalizer(vmKind, reference, 'macfleet.dev/guest', metadata.uid ?? '')
     await objects.remove(vmKind, reference)
     await watching
