@@ -1,5 +1,5 @@
-import { type BackoffInit, backoffMs } from '../base/backoff.ts'
-import { type Clock, sleep, withTimeout } from '../base/clock.ts'
+import type { BackoffInit } from '../base/backoff.ts'
+import { type Clock, withTimeout } from '../base/clock.ts'
 import { failure, isFailure, type MacfleetError } from '../base/errors.ts'
 import type { Limits } from '../base/limits.ts'
 import { type Log, messageOf } from '../base/log.ts'
@@ -8,6 +8,7 @@ import type { GuestFolder } from './guest-folder.ts'
 import { connectQmp, type ExecuteParameters, type QmpClient } from './qmp/client.ts'
 import type { QmpQueryName, QmpReturns, RunState } from './qmp/commands.ts'
 import type { QmpEvent } from './qmp/events.ts'
+import { keepConnected } from './reconnect.ts'
 
 /** Which guest, and how patiently. */
 export interface GuestInit {
@@ -76,9 +77,6 @@ export interface Guest {
   close(): Promise<void>
 }
 
-/** A connection that held this long was a good one: the next try does not wait for the failures before. */
-const settledMs = 5000
-
 /** Events after which the run state may be another one. */
 const runStateEvents: ReadonlySet<QmpEvent['event']> = new Set([
   'STOP',
@@ -119,7 +117,15 @@ class AttachedGuest implements Guest {
   constructor(init: GuestInit, components: GuestComponents) {
     this.#init = init
     this.#components = components
-    this.#finished = this.#keepConnected()
+    this.#finished = keepConnected(
+      {
+        serve: () => this.#serveConnection(),
+        onLost: reason => this.#publish({ connected: false, problem: messageOf(reason) }),
+        backoff: init.backoff,
+        signal: this.#closing.signal,
+      },
+      components.clock,
+    )
   }
 
   status(): GuestStatus {
@@ -226,22 +232,6 @@ class AttachedGuest implements Guest {
 
   #unreachable(detail: string): MacfleetError {
     return failure('guestUnreachable', { path: this.#init.folder.qmp, detail })
-  }
-
-  async #keepConnected(): Promise<void> {
-    const { clock, log } = this.#components
-    const backoff = this.#init.backoff ?? { firstMs: 20, mostMs: 1000 }
-    const { signal } = this.#closing
-    let failures = 0
-    while (!signal.aborted) {
-      const sinceMs = clock.monotonicMs()
-      const reason = await this.#serveConnection().catch(error => error)
-      const problem = messageOf(reason)
-      if (failures === 0) log.debug({ path: this.#init.folder.qmp, problem }, 'QEMU is not there')
-      failures = clock.monotonicMs() - sinceMs >= settledMs ? 1 : failures + 1
-      this.#publish({ connected: false, problem })
-      await sleep(clock, backoffMs(backoff, failures), signal).catch(() => {})
-    }
   }
 
   /** Connects, asks for the state, and returns the reason when the connection has ended. */

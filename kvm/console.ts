@@ -1,0 +1,235 @@
+import type { Socket } from 'node:net'
+import { Duplex } from 'node:stream'
+import type { BackoffInit } from '../base/backoff.ts'
+import type { Clock } from '../base/clock.ts'
+import { failure } from '../base/errors.ts'
+import type { Limits } from '../base/limits.ts'
+import { type Log, messageOf } from '../base/log.ts'
+import { readLogTail, rotateLog } from './console-log.ts'
+import type { GuestFolder } from './guest-folder.ts'
+import { connectGuestSocket } from './guest-socket.ts'
+import { keepConnected } from './reconnect.ts'
+
+/** Which guest's console. */
+export interface ConsoleInit {
+  folder: Pick<GuestFolder, 'console' | 'consoleLog'>
+  /**
+   * Called once, with the wall time in milliseconds, when the guest's first byte is seen. Do not give
+   * it for an adopted guest, whose first byte is long past.
+   */
+  onFirstByte?(wallMs: number): void
+  /** Between tries to connect; 20 ms up to 1 s by default. */
+  backoff?: BackoffInit
+}
+
+/** What a console needs. */
+export interface ConsoleComponents {
+  clock: Clock
+  log: Log
+  limits: Limits
+}
+
+/**
+ * A guest's serial console. QEMU serves one client; we are it, for as long as the guest runs, and hand
+ * everything on to any number of sessions. QEMU writes the log by itself, whether we are here or not;
+ * we rotate it.
+ */
+export interface Console {
+  /** Whether QEMU's end is there. */
+  connected(): boolean
+  /** How many sessions are open. */
+  sessions(): number
+  /**
+   * A new session: reading gives the end of the log and then what the guest says, without a gap;
+   * writing is typing. Typing into a guest that is not there is lost, as on a cable without an end.
+   * A session that does not read is ended with `consoleTooSlow`; the guest never waits for one.
+   * @throws tooMany, consoleUnavailable after `close()`
+   */
+  open(): Promise<Duplex>
+  /** Ends every session and lets go of QEMU. */
+  close(): Promise<void>
+}
+
+/** Takes hold of a guest's console, now or when it appears; it is there until closed. */
+export function attachConsole(init: ConsoleInit, components: ConsoleComponents): Console {
+  return new ConsoleHub(init, components)
+}
+
+/** The log is looked at each time the guest has said this part of its limit. */
+const rotationChecks = 8
+
+class ConsoleHub implements Console {
+  readonly #init: ConsoleInit
+  readonly #components: ConsoleComponents
+  readonly #closing = new AbortController()
+  readonly #finished: Promise<void>
+  readonly #sessions = new Set<Session>()
+  #socket: Socket | undefined
+  #firstByteSeen = false
+  #bytesSinceRotation = 0
+  #rotating: Promise<void> | undefined
+
+  constructor(init: ConsoleInit, components: ConsoleComponents) {
+    this.#init = init
+    this.#components = components
+    const onLost = () => {}
+    const { signal } = this.#closing
+    this.#finished = keepConnected(
+      { serve: () => this.#serveConnection(), onLost, backoff: init.backoff, signal },
+      components.clock,
+    )
+  }
+
+  connected(): boolean {
+    return this.#socket !== undefined
+  }
+
+  sessions(): number {
+    return this.#sessions.size
+  }
+
+  async open(): Promise<Duplex> {
+    const { limits } = this.#components
+    if (this.#closing.signal.aborted) throw this.#gone()
+    if (this.#sessions.size >= limits.sessionsPerMachine) {
+      throw failure('tooMany', { limit: limits.sessionsPerMachine, what: 'console sessions' })
+    }
+    const session = new Session(limits.consoleBacklogBytes, (bytes, done) =>
+      this.#type(bytes, done),
+    )
+    this.#sessions.add(session)
+    session.on('close', () => this.#sessions.delete(session))
+    // A session may end by an error that its user learns from the stream; it must not end the daemon.
+    session.on('error', () => {})
+    try {
+      const tail = { limitBytes: limits.consoleReplayBytes }
+      session.begin(await readLogTail(this.#init.folder.consoleLog, tail))
+    } catch (error) {
+      session.destroy()
+      throw error
+    }
+    return session
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort()
+    for (const session of this.#sessions) session.finish()
+    this.#socket?.destroy()
+    await this.#finished
+    await this.#rotating
+  }
+
+  async #serveConnection(): Promise<unknown> {
+    const socket = await connectGuestSocket(this.#init.folder.console, 2000, this.#components.clock)
+    const { promise: closed, resolve } = Promise.withResolvers<void>()
+    socket.on('close', () => resolve())
+    socket.on('data', bytes => this.#hear(bytes))
+    if (this.#closing.signal.aborted) socket.destroy()
+    this.#socket = socket
+    this.#rotate()
+    await closed
+    this.#socket = undefined
+    return this.#gone()
+  }
+
+  #hear(bytes: Buffer): void {
+    if (!this.#firstByteSeen) {
+      this.#firstByteSeen = true
+      this.#init.onFirstByte?.(this.#components.clock.wallMs())
+    }
+    for (const session of this.#sessions) session.hear(bytes)
+    this.#bytesSinceRotation += bytes.length
+    if (this.#bytesSinceRotation * rotationChecks >= this.#components.limits.serialLogBytes) {
+      this.#rotate()
+    }
+  }
+
+  #rotate(): void {
+    this.#bytesSinceRotation = 0
+    const { limits, log } = this.#components
+    const path = this.#init.folder.consoleLog
+    this.#rotating ??= rotateLog(path, limits.serialLogBytes)
+      .then(() => {})
+      .catch(error => log.warn({ path, error: messageOf(error) }, 'a serial log was not rotated'))
+      .finally(() => {
+        this.#rotating = undefined
+      })
+  }
+
+  #type(bytes: Buffer, done: () => void): void {
+    if (this.#socket?.writable) this.#socket.write(bytes, () => done())
+    else done()
+  }
+
+  #gone(): Error {
+    return failure('consoleUnavailable', { detail: 'QEMU let go of it' })
+  }
+}
+
+class Session extends Duplex {
+  readonly #backlogBytes: number
+  readonly #type: (bytes: Buffer, done: () => void) => void
+  /** What the guest said while the log was being read; undefined once the session has begun. */
+  #early: Buffer[] | undefined = []
+  #earlyBytes = 0
+  #finished = false
+
+  constructor(backlogBytes: number, type: (bytes: Buffer, done: () => void) => void) {
+    super({ allowHalfOpen: false })
+    this.#backlogBytes = backlogBytes
+    this.#type = type
+  }
+
+  /** Gives the log's end, and then what was heard meanwhile and is not in it yet. */
+  begin(tail: Buffer): void {
+    const early = Buffer.concat(this.#early ?? [])
+    this.#early = undefined
+    if (this.destroyed || this.#finished) return
+    if (tail.length > 0) this.push(tail)
+    this.hear(early.subarray(overlap(tail, early)))
+  }
+
+  hear(bytes: Buffer): void {
+    if (this.destroyed || this.#finished || bytes.length === 0) return
+    const waitingBytes = this.#early === undefined ? this.readableLength : this.#earlyBytes
+    if (waitingBytes + bytes.length > this.#backlogBytes) {
+      this.destroy(failure('consoleTooSlow', { limitBytes: this.#backlogBytes }))
+    } else if (this.#early !== undefined) {
+      this.#early.push(bytes)
+      this.#earlyBytes += bytes.length
+    } else {
+      this.push(bytes)
+    }
+  }
+
+  /** Ends the session after what the guest has said; nothing can be typed any more. */
+  finish(): void {
+    if (this.destroyed) return
+    this.#finished = true
+    this.push(null)
+    this.end()
+  }
+
+  override _read(): void {
+    // What there is has been pushed: a guest can't be asked to say more.
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
+    this.#type(chunk, done)
+  }
+}
+
+/** A guest says no more than this in the time that reading the end of its log takes. */
+const overlapBytesMax = 16 * 1024
+
+/**
+ * How many bytes at the start of `early` are already the end of `tail`: the most that fit. QEMU writes
+ * the log right after the socket, so what we heard is nearly always in it. When it is not, bytes that
+ * look like the end of the log by chance are left out here; the log has them.
+ */
+function overlap(tail: Buffer, early: Buffer): number {
+  for (let length = Math.min(tail.length, early.length, overlapBytesMax); length > 0; length--) {
+    if (tail.subarray(-length).equals(early.subarray(0, length))) return length
+  }
+  return 0
+}
