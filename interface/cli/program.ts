@@ -45,6 +45,7 @@ function createProgram(invocation: Invocation): Command {
     if (entry === undefined) return
     const { define } = await entry.load()
     define(command, invocation)
+    defaultNegated(command)
   }
   program.hook('preSubcommand', (_, chosen) => prepare(chosen))
   program
@@ -56,6 +57,16 @@ function createProgram(invocation: Invocation): Command {
       invocation.stdout.write(found.map(word => `${word}\n`).join(''))
     })
   return program
+}
+
+/** Commander gives `--no-x` its default before it parses; these options came after that. */
+function defaultNegated(command: Command): void {
+  for (const option of command.options) {
+    const name = option.attributeName()
+    if (option.negate && command.getOptionValue(name) === undefined) {
+      command.setOptionValueWithSource(name, true, 'default')
+    }
+  }
 }
 
 function emptyProgram({ stdout, stderr }: Invocation): Command {
