@@ -48,7 +48,7 @@ export function bootSectorArguments(folder: string): string[] {
   const sector = Buffer.alloc(512)
   sector.set(program)
   sector.writeUInt16LE(0xaa55, 510)
-  const disk = Buffer.alloc(64 * 1024)
+  const disk = Buffer.alloc(1024 * 1024)
   disk.set(sector)
   const path = join(folder, 'boot-sector.raw')
   writeFileSync(path, disk)
