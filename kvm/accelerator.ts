@@ -24,8 +24,9 @@ export interface AcceleratorDecision {
 }
 
 /**
- * Chooses how guests are executed: KVM only if its device opens and the CPU says that it has Intel's VMX
- * or AMD's SVM, because inside some virtual machines the device opens and guests then hang.
+ * Chooses how guests are executed: KVM only if its device opens and the CPU says that it has
+ * Intel's VMX or AMD's SVM, because inside some virtual machines the device opens and guests then
+ * hang.
  * @throws kvmUnusable when `kvm` is demanded and can't be had
  */
 export function chooseAccelerator(

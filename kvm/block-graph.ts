@@ -18,16 +18,16 @@ export interface BlockNode {
 }
 
 /**
- * `threads` and not `io_uring`: it works on every kernel and in every container. Writeback keeps the
- * image's pages once for all guests that read them; a guest's flush still reaches the disk.
+ * `threads` and not `io_uring`: it works on every kernel and in every container. Writeback keeps
+ * the image's pages once for all guests that read them; a guest's flush still reaches the disk.
  */
 const fileOptions = { aio: 'threads', cache: { direct: false, 'no-flush': false } }
 
 /**
- * The whole block graph of a guest: every node has a name and a stated format, nothing is probed, and
- * the overlay's backing is the node that we name and never what its header says. Overlays are even made
- * without a backing name in their header (overlay.ts); QEMU 7.2 reads, discards and writes zeroes
- * through such a pair as through any other.
+ * The whole block graph of a guest: every node has a name and a stated format, nothing is probed,
+ * and the overlay's backing is the node that we name and never what its header says. Overlays are
+ * even made without a backing name in their header (overlay.ts); QEMU 7.2 reads, discards and
+ * writes zeroes through such a pair as through any other.
  * @throws assertion when firmware is `uefi` and the host's firmware is not given
  */
 export function blockGraph(

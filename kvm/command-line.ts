@@ -9,10 +9,11 @@ const agentPort = 'org.qemu.guest_agent.0'
 
 /**
  * The arguments of a guest's QEMU (without the program's name), to be started in the guest's folder
- * (`GuestFolder.path`): files are named relative to it. Pure; the same input gives the same arguments.
+ * (`GuestFolder.path`): files are named relative to it. Pure; the same input gives the same
+ * arguments.
  *
- * Nothing that a user wrote becomes an option: devices and block nodes are JSON, the rest is numbers,
- * our own words, and two texts that are escaped (`-name`) or whole arguments (`-append`).
+ * Nothing that a user wrote becomes an option: devices and block nodes are JSON, the rest is
+ * numbers, our own words, and two texts that are escaped (`-name`) or whole arguments (`-append`).
  */
 export function commandLine(
   launch: GuestLaunch,
@@ -109,7 +110,8 @@ function diskArguments(launch: GuestLaunch, profile: MachineProfile): string[] {
     bootindex: profile.bootDisk ? 2 : 1,
     iothread: thread.id,
     'write-cache': 'on',
-    // A full data folder pauses the guest until there is room; any other error is the guest's to see.
+    // A full data folder pauses the guest until there is room; any other error is the guest's to
+    // see.
     werror: 'enospc',
     rerror: 'report',
   }
@@ -126,7 +128,8 @@ function diskArguments(launch: GuestLaunch, profile: MachineProfile): string[] {
 }
 
 function networkArguments(launch: GuestLaunch, profile: MachineProfile): string[] {
-  // Forwards are IPv4 only in QEMU, so the guest is too: half an IPv6 makes guests wait for nothing.
+  // Forwards are IPv4 only in QEMU, so the guest is too: half an IPv6 makes guests wait for
+  // nothing.
   const network = ['user', 'id=net0', 'ipv6=off', ...launch.forwards.map(hostForward)]
   const nic = { ...profile.nic, id: 'nic0', netdev: 'net0', mac: macAddress(launch.uid) }
   return ['-netdev', network.join(','), ...device(nic)]
@@ -191,8 +194,8 @@ function escapeCommas(text: string): string {
 }
 
 /**
- * The MAC address of a guest: locally administered (IEEE 802c, second digit 2), the rest from its uid,
- * so that it stays when the guest moves.
+ * The MAC address of a guest: locally administered (IEEE 802c, second digit 2), the rest from its
+ * uid, so that it stays when the guest moves.
  */
 export function macAddress(uid: string): string {
   const digits = uid.replaceAll('-', '').slice(0, 10)

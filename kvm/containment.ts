@@ -33,14 +33,14 @@ export interface ContainedCommand {
 export const guestSlice = 'macfleet-guests.slice'
 
 /**
- * The one command that runs a guest within its bounds. Each program in it replaces itself by the next,
- * so the process that the guardian spawned is QEMU in the end, and it is the last, setpriv, that asks
- * the kernel to kill it when the guardian dies: a change of user after that would undo it (prctl(2),
- * PR_SET_PDEATHSIG).
+ * The one command that runs a guest within its bounds. Each program in it replaces itself by the
+ * next, so the process that the guardian spawned is QEMU in the end, and it is the last, setpriv,
+ * that asks the kernel to kill it when the guardian dies: a change of user after that would undo it
+ * (prctl(2), PR_SET_PDEATHSIG).
  *
  * nice 19 and choom: below the daemon whatever raised priority the guardian has; the kernel, out of
- * memory, takes guests first. No core dumps: they hold the guest's memory. Other limits are the guardian's. QEMU's own `-sandbox` is
- * part of its command line.
+ * memory, takes guests first. No core dumps: they hold the guest's memory. Other limits are the
+ * guardian's. QEMU's own `-sandbox` is part of its command line.
  */
 export function containedCommand(init: ContainmentInit, facts: ContainmentFacts): ContainedCommand {
   const [command = '', ...args] = [
@@ -76,7 +76,9 @@ function ownUser(user: UserIdentity, kvmGroupId: number | undefined): string[] {
   ]
 }
 
-/** What is lacking of a guest's containment on this host, a sentence each; empty when all is there. */
+/**
+ * What is lacking of a guest's containment on this host, a sentence each; empty when all is there.
+ */
 export function missingContainment(facts: ContainmentFacts): string[] {
   const missing: string[] = []
   if (!facts.root) {

@@ -28,16 +28,17 @@ const neverReached = [
 ]
 
 /**
- * The nftables rules for packets of the guests' users, which is all that user networking sends. Replies
- * on their own forwards pass; so does the question to a name server. This host and its networks are
- * refused at once, so that a program in a guest fails and does not hang. What is routed on (the
- * internet) passes: only its next hop is on our network, not its address. One transaction that replaces
- * what was there (nft(8)).
+ * The nftables rules for packets of the guests' users, which is all that user networking sends.
+ * Replies on their own forwards pass; so does the question to a name server. This host and its
+ * networks are refused at once, so that a program in a guest fails and does not hang. What is
+ * routed on (the internet) passes: only its next hop is on our network, not its address. One
+ * transaction that replaces what was there (nft(8)).
  */
 export function firewallRules(init: FirewallInit): string {
   const { users } = init
   const closed = [...neverReached, ...init.closedNetworks]
   const table = tableName(init.name)
+  const refuse = 'reject with icmpx admin-prohibited'
   return `
 table inet ${table} {}
 delete table inet ${table}
@@ -50,10 +51,10 @@ ${addressSet('closed6', 'ipv6_addr', networksOf(closed, 6))}
     ct state established,related accept
     ip daddr @resolvers4 meta l4proto { tcp, udp } th dport 53 accept
     ip6 daddr @resolvers6 meta l4proto { tcp, udp } th dport 53 accept
-    oifname "lo" counter reject with icmpx admin-prohibited
-    fib daddr type { local, broadcast, multicast, anycast } counter reject with icmpx admin-prohibited
-    ip daddr @closed4 counter reject with icmpx admin-prohibited
-    ip6 daddr @closed6 counter reject with icmpx admin-prohibited
+    oifname "lo" counter ${refuse}
+    fib daddr type { local, broadcast, multicast, anycast } counter ${refuse}
+    ip daddr @closed4 counter ${refuse}
+    ip6 daddr @closed6 counter ${refuse}
   }
   chain output {
     type filter hook output priority filter; policy accept;
@@ -82,12 +83,17 @@ function networksOf(networks: readonly string[], version: 4 | 6): string[] {
   })
 }
 
-/** Puts the rules in the place of earlier ones, at once or not at all. @throws commandMissing, commandFailed */
+/**
+ * Puts the rules in the place of earlier ones, at once or not at all. @throws commandMissing,
+ * commandFailed
+ */
 export async function applyFirewall(init: FirewallInit, run: CommandRunner): Promise<void> {
   await run('nft', ['-f', '-'], { timeoutMs, input: firewallRules(init) })
 }
 
-/** Takes the rules away; nothing to do when there are none. @throws commandMissing, commandFailed */
+/**
+ * Takes the rules away; nothing to do when there are none. @throws commandMissing, commandFailed
+ */
 export async function removeFirewall(name: string, run: CommandRunner): Promise<void> {
   const table = tableName(name)
   const input = `table inet ${table} {}\ndelete table inet ${table}\n`
@@ -102,8 +108,8 @@ export async function readResolvers(path = '/etc/resolv.conf'): Promise<string[]
 }
 
 /**
- * The networks that this host is attached to, from `os.networkInterfaces()`. They change (DHCP): compare
- * and apply again.
+ * The networks that this host is attached to, from `os.networkInterfaces()`. They change (DHCP):
+ * compare and apply again.
  */
 export function attachedNetworks(interfaces: NodeJS.Dict<NetworkInterfaceInfo[]>): string[] {
   const all = Object.values(interfaces).flatMap(list => list ?? [])

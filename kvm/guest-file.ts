@@ -3,9 +3,9 @@ import { type FileHandle, open } from 'node:fs/promises'
 import { failure } from '../base/errors.ts'
 
 /**
- * Opens a regular file in a folder that a guest's user can write. A guest that has taken over its QEMU
- * may have put anything there: a symbolic link to a secret of the host or a pipe that never answers is
- * refused.
+ * Opens a regular file in a folder that a guest's user can write. A guest that has taken over its
+ * QEMU may have put anything there: a symbolic link to a secret of the host or a pipe that never
+ * answers is refused.
  * @param flags of open(2); reading by default
  * @throws guestFileRefused
  */

@@ -13,9 +13,9 @@ export interface GuestRoots {
 }
 
 /**
- * A guest's files as QEMU names them: relative to the guest's folder, which is QEMU's working folder.
- * The guardian enters the folder before it gives up its rights, so the folders above may stay closed
- * to the guest's user, and no path is ever too long to bind a socket to.
+ * A guest's files as QEMU names them: relative to the guest's folder, which is QEMU's working
+ * folder. The guardian enters the folder before it gives up its rights, so the folders above may
+ * stay closed to the guest's user, and no path is ever too long to bind a socket to.
  */
 export const guestFiles = {
   base: 'base.raw',
@@ -37,10 +37,10 @@ export const guestFiles = {
 /**
  * Every path of one guest.
  *
- * Outer folder (`path`): the daemon's, 0711; the guest's user may pass through and read what is named
- * `Read by QEMU`, and can neither write, replace nor list anything. Inner folder (`guest`): 0700, the
- * guest's user. What lies there may be anything, symbolic links and pipes too, once a guest has broken
- * out into its QEMU: open it with `openGuestFile`, never by its name alone.
+ * Outer folder (`path`): the daemon's, 0711; the guest's user may pass through and read what is
+ * named `Read by QEMU`, and can neither write, replace nor list anything. Inner folder (`guest`):
+ * 0700, the guest's user. What lies there may be anything, symbolic links and pipes too, once a
+ * guest has broken out into its QEMU: open it with `openGuestFile`, never by its name alone.
  */
 export interface GuestFolder {
   /** The VM's metadata.uid. */
@@ -139,8 +139,8 @@ function socketPath(sockets: string, file: string): string {
 }
 
 /**
- * Makes a guest's folders and the short name of its sockets; what is there already stays. To be called
- * before every start and before a guest is adopted, because runRoot is empty after a reboot.
+ * Makes a guest's folders and the short name of its sockets; what is there already stays. To be
+ * called before every start and before a guest is adopted, because runRoot is empty after a reboot.
  * @param owner whom QEMU runs as; undefined when that is the daemon's own user
  */
 export async function makeGuestFolder(

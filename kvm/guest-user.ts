@@ -13,12 +13,15 @@ export interface UserRange {
   last: number
 }
 
-/** Below systemd's container ranges (524288 and up) and above people and services (systemd.io/UIDS-GIDS). */
+/**
+ * Below systemd's container ranges (524288 and up) and above people and services
+ * (systemd.io/UIDS-GIDS).
+ */
 export const defaultUserRange: UserRange = { first: 210_000, last: 219_999 }
 
 /**
- * The user of a new guest: the lowest id of the range that no other guest has, stopped ones included,
- * because their disks belong to their ids.
+ * The user of a new guest: the lowest id of the range that no other guest has, stopped ones
+ * included, because their disks belong to their ids.
  * @param used the ids of every guest of this daemon
  * @throws tooMany when the range is used up
  */
@@ -31,7 +34,9 @@ export function allocateUser(range: UserRange, used: Iterable<number>): UserIden
   throw failure('tooMany', { limit: range.last - range.first + 1, what: 'user ids for guests' })
 }
 
-/** Gives a file or folder to a guest's user; nothing to do when QEMU runs as the daemon's own user. */
+/**
+ * Gives a file or folder to a guest's user; nothing to do when QEMU runs as the daemon's own user.
+ */
 export async function setOwner(path: string, owner: UserIdentity | undefined): Promise<void> {
   if (owner !== undefined) await chown(path, owner.userId, owner.groupId)
 }

@@ -6,12 +6,12 @@ import { isErrno } from '../base/files.ts'
 import type { UserIdentity } from './guest-user.ts'
 
 /**
- * Puts an image's raw file into a guest's outer folder as a hard link. So the guest's user can read it
- * although the folders of the images may be closed to it; it can't write it, because it owns neither the
- * file nor the folder; and its bytes stay as long as a guest has them. The file must be readable by
- * everybody (0444): nothing of it is changed here. When the images are on another file system, or not
- * the daemon's own (fs.protected_hardlinks, proc(5)), it is a symbolic link, and the folders above the
- * image must let the guest's user pass.
+ * Puts an image's raw file into a guest's outer folder as a hard link. So the guest's user can read
+ * it although the folders of the images may be closed to it; it can't write it, because it owns
+ * neither the file nor the folder; and its bytes stay as long as a guest has them. The file must be
+ * readable by everybody (0444): nothing of it is changed here. When the images are on another file
+ * system, or not the daemon's own (fs.protected_hardlinks, proc(5)), it is a symbolic link, and the
+ * folders above the image must let the guest's user pass.
  * @throws imageUnreadable
  */
 export async function linkImage(
@@ -32,8 +32,9 @@ export async function linkImage(
 }
 
 /**
- * Copies a kernel or initial RAM disk into a guest's outer folder, readable and not writable. One that
- * was copied before and has not changed since (size and time) stays, so that a start does not wait.
+ * Copies a kernel or initial RAM disk into a guest's outer folder, readable and not writable. One
+ * that was copied before and has not changed since (size and time) stays, so that a start does not
+ * wait.
  */
 export async function copyBootFile(source: string, target: string): Promise<void> {
   const from = await stat(source)

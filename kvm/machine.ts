@@ -7,7 +7,9 @@ export type Accelerator = 'kvm' | 'tcg'
 /** What a virtual CPU runs first: SeaBIOS, which is part of QEMU, or OVMF. */
 export type Firmware = 'bios' | 'uefi'
 
-/** A device as QEMU names it: `driver` and its properties; references to our nodes are added later. */
+/**
+ * A device as QEMU names it: `driver` and its properties; references to our nodes are added later.
+ */
 export interface DeviceModel {
   driver: string
   [property: string]: string | number | boolean
@@ -23,8 +25,9 @@ export interface CpuChoice {
 }
 
 /**
- * The shape of a machine, as data. A new kind of guest or another architecture is a new value of this
- * type. PCI devices name their slot (`addr`), so that a guest's device names stay when one is added.
+ * The shape of a machine, as data. A new kind of guest or another architecture is a new value of
+ * this type. PCI devices name their slot (`addr`), so that a guest's device names stay when one is
+ * added.
  */
 export interface MachineProfile {
   name: string
@@ -34,7 +37,10 @@ export interface MachineProfile {
   machineOptions: Readonly<Record<string, string>>
   /** The first that fits the host is taken. */
   cpu: readonly CpuChoice[]
-  /** The guest's clock must tick as the host's TSC, at a stated frequency, or its state can't be saved. */
+  /**
+   * The guest's clock must tick as the host's TSC, at a stated frequency, or its state can't be
+   * saved.
+   */
   statesTscFrequency: boolean
   /** Guests of this kind hang with other numbers of virtual CPUs than 1, 2, 4, 8, ... */
   powerOfTwoCpus: boolean
@@ -51,7 +57,9 @@ export interface MachineProfile {
   /** The controller of the port that the guest agent listens on. */
   agentBus: DeviceModel
   display: DeviceModel
-  /** Devices that need nothing of ours: random numbers, balloon, panic reports, generation id, USB. */
+  /**
+   * Devices that need nothing of ours: random numbers, balloon, panic reports, generation id, USB.
+   */
   others: readonly DeviceModel[]
   /** A boot disk before the system's own (OpenCore), read-only. */
   bootDisk?: DeviceModel

@@ -13,8 +13,8 @@ export interface NvramInit {
 }
 
 /**
- * Makes a guest's store of UEFI variables unless it is there. qcow2, because QEMU refuses to save the
- * state of a machine whose writable flash is raw.
+ * Makes a guest's store of UEFI variables unless it is there. qcow2, because QEMU refuses to save
+ * the state of a machine whose writable flash is raw.
  * @throws commandFailed
  */
 export async function createNvram(init: NvramInit, components: DiskToolComponents): Promise<void> {

@@ -25,10 +25,10 @@ export interface OverlayInit {
 const timeoutMs = 30_000
 
 /**
- * Makes a guest's disk unless it is there: a qcow2 file in which the guest's writes are kept. Clusters
- * of 128 KiB with subclusters of 4 KiB (`extended_l2`) keep scattered small writes small. Its header
- * names no backing file: which image is behind it stands in the guest's record and on QEMU's command
- * line, so there is no name in it to trust.
+ * Makes a guest's disk unless it is there: a qcow2 file in which the guest's writes are kept.
+ * Clusters of 128 KiB with subclusters of 4 KiB (`extended_l2`) keep scattered small writes small.
+ * Its header names no backing file: which image is behind it stands in the guest's record and on
+ * QEMU's command line, so there is no name in it to trust.
  * @throws diskTooSmall, commandFailed
  */
 export async function createOverlay(
@@ -48,8 +48,9 @@ export async function createOverlay(
 }
 
 /**
- * Makes a file of the guest's by a program, so that after a crash it is there whole or not at all. A
- * file that is there stays as it is. It is made in the outer folder, where the guest can't interfere.
+ * Makes a file of the guest's by a program, so that after a crash it is there whole or not at all.
+ * A file that is there stays as it is. It is made in the outer folder, where the guest can't
+ * interfere.
  * @param create writes the temporary file that it is given
  */
 export async function createOnce(

@@ -55,7 +55,7 @@ describe('host ports', () => {
     expect(moved[0]?.hostPort).not.toBe(20_007)
   })
 
-  test('that a user names are kept, and no other port of the machine gets in their way', async () => {
+  test('that a user names are kept, and no other port gets in their way', async () => {
     const ports = [wanted({ lastHostPort: 20_003 }), wanted({ guestPort: 80, hostPort: 20_003 })]
     const chosen = await choosePorts(ports, [], range, components())
     expect(chosen.map(port => port.guestPort)).toEqual([22, 80])

@@ -43,9 +43,9 @@ export interface PortComponents {
 }
 
 /**
- * Gives each wanted port a port of the host. The search begins at a random place, so that daemons which
- * share a machine seldom try the same. Another program may still be faster: QEMU then fails to start, and
- * the next start chooses again.
+ * Gives each wanted port a port of the host. The search begins at a random place, so that daemons
+ * which share a machine seldom try the same. Another program may still be faster: QEMU then fails
+ * to start, and the next start chooses again.
  * @param held the ports of all other guests of this host
  * @throws portTaken, portsExhausted
  */

@@ -17,13 +17,15 @@ export interface SeedInit extends SeedContent {
 
 const timeoutMs = 30_000
 
-/** All dates on the disk: the same content makes the same bytes. 1980 is as far back as FAT goes. */
+/**
+ * All dates on the disk: the same content makes the same bytes. 1980 is as far back as FAT goes.
+ */
 const dateSeconds = Date.UTC(1980, 0, 1) / 1000
 const volumeDate = '1980010100000000'
 
 /**
- * Makes the disk that tells a guest its name, keys and user data: ISO 9660 with Joliet names and the
- * label `cidata` (cloud-init's NoCloud). One that was made from the same content stays.
+ * Makes the disk that tells a guest its name, keys and user data: ISO 9660 with Joliet names and
+ * the label `cidata` (cloud-init's NoCloud). One that was made from the same content stays.
  * @throws seedInvalid, commandMissing, commandFailed
  */
 export async function createSeed(init: SeedInit, run: CommandRunner): Promise<void> {
@@ -66,7 +68,10 @@ async function writeDated(path: string, text: string): Promise<void> {
   await utimes(path, dateSeconds, dateSeconds)
 }
 
-/** ECMA-119, 8.4: volume descriptors begin at sector 16; type 1 and 2 have four dates from byte 813 on. */
+/**
+ * ECMA-119, 8.4: volume descriptors begin at sector 16; type 1 and 2 have four dates from byte 813
+ * on.
+ */
 function withFixedDates(image: Buffer): Buffer {
   const sectorBytes = 2048
   for (let sector = 16; sector < 32; sector++) {

@@ -8,9 +8,10 @@ import type { UserIdentity } from './guest-user.ts'
 const keyLength = 64
 
 /**
- * Writes the SMC device and its key as a QEMU configuration file (`-readconfig`), because arguments are
- * seen by every user of the host. The guest's group may read it: its QEMU must, and the guest can ask
- * the device for the key anyway. The key itself comes from the operator's configuration, never from us.
+ * Writes the SMC device and its key as a QEMU configuration file (`-readconfig`), because arguments
+ * are seen by every user of the host. The guest's group may read it: its QEMU must, and the guest
+ * can ask the device for the key anyway. The key itself comes from the operator's configuration,
+ * never from us.
  * @throws machineConfigMissing when the key does not have exactly 64 printable characters
  */
 export async function writeSmcKey(

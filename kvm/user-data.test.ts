@@ -24,7 +24,7 @@ describe('the seed', () => {
     expect(userData(' \n', [])).toBe('#cloud-config\n{}\n')
   })
 
-  test('adds its keys after those of the user, each once, and keeps the rest as it is written', () => {
+  test('adds its keys after those of the user, each once, and keeps the rest as written', () => {
     const text = `#cloud-config
 # comment
 write_files:

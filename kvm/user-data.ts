@@ -15,8 +15,9 @@ export interface SeedContent {
 }
 
 /**
- * The formats of user data that cloud-init knows by their first characters (cloud-init.readthedocs.io,
- * "User data formats"). Only the first is read and added to; the others are handed on as they are.
+ * The formats of user data that cloud-init knows by their first characters
+ * (cloud-init.readthedocs.io, "User data formats"). Only the first is read and added to; the others
+ * are handed on as they are.
  */
 const opaqueFormats = [
   '#!',
@@ -34,10 +35,10 @@ const opaqueFormats = [
 const asWritten = { schema: 'failsafe' } as const
 
 /**
- * The files of a NoCloud disk, by name. The keys stand in meta-data (`public-keys`), where cloud-init
- * finds them whatever the user data is, a script or MIME parts too. In a cloud-config they are added to
- * `ssh_authorized_keys` as well, for the small readers of guests without cloud-init. The host name is
- * `local-hostname`, which a cloud-config of the user's overrides.
+ * The files of a NoCloud disk, by name. The keys stand in meta-data (`public-keys`), where
+ * cloud-init finds them whatever the user data is, a script or MIME parts too. In a cloud-config
+ * they are added to `ssh_authorized_keys` as well, for the small readers of guests without
+ * cloud-init. The host name is `local-hostname`, which a cloud-config of the user's overrides.
  * @throws seedInvalid
  */
 export function seedFiles(content: SeedContent): Record<string, string> {

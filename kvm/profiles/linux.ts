@@ -2,7 +2,10 @@ import type { MachineProfile } from '../machine.ts'
 
 const pci = (driver: string, addr: string) => ({ driver, bus: 'pcie.0', addr })
 
-/** Linux on x86_64: paravirtual devices only, and nothing on the board that Linux would probe in vain. */
+/**
+ * Linux on x86_64: paravirtual devices only, and nothing on the board that Linux would probe in
+ * vain.
+ */
 export const linuxProfile: MachineProfile = {
   name: 'linux',
   architecture: 'x86_64',

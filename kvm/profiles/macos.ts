@@ -2,7 +2,9 @@ import type { MachineProfile } from '../machine.ts'
 
 const pci = (driver: string, addr: string) => ({ driver, bus: 'pcie.0', addr })
 
-/** Haswell's features under Intel's name: what the macOS kernel looks for on a host of another make. */
+/**
+ * Haswell's features under Intel's name: what the macOS kernel looks for on a host of another make.
+ */
 const foreignHost = [
   'Haswell-v2',
   'vendor=GenuineIntel',
@@ -15,9 +17,10 @@ const foreignHost = [
 ].join(',')
 
 /**
- * macOS 11 and later on x86_64. It boots through OpenCore, on Apple hardware, with the operator's own
- * image, boot disk and SMC key. HPET off and no sleep states, or the guest's clock and power management
- * go wrong; vmware-svga because macOS has a driver for it. NVMe is not used: QEMU can't save its state.
+ * macOS 11 and later on x86_64. It boots through OpenCore, on Apple hardware, with the operator's
+ * own image, boot disk and SMC key. HPET off and no sleep states, or the guest's clock and power
+ * management go wrong; vmware-svga because macOS has a driver for it. NVMe is not used: QEMU can't
+ * save its state.
  */
 export const macosProfile: MachineProfile = {
   name: 'macos',

@@ -44,9 +44,12 @@ beforeAll(async () => {
 })
 
 afterAll(async () => {
-  for (const identity of started) await stop(identity)
-  if (root) await removeFirewall(firewallName, runCommand)
-  await rm(temporary, { recursive: true })
+  try {
+    for (const identity of started) await stop(identity)
+    if (root) await removeFirewall(firewallName, runCommand)
+  } finally {
+    await rm(temporary, { recursive: true })
+  }
 })
 
 /** Looks again and again; what `look` throws ends it at once. */
@@ -179,9 +182,14 @@ describe('the process of a guest', () => {
     const folder = await makeFolder(2)
     await createOverlay({ folder, sizeBytes: 1 << 20, imageBytes: 0, owner: user }, disk)
     const { command, args } = contain([...commandLine(plainLaunch(folder), linuxProfile, {}), '-S'])
-    const script = `const c=require('child_process').spawn(${JSON.stringify(command)},${JSON.stringify(args)},
-      {cwd:${JSON.stringify(folder.path)},stdio:'ignore'});console.log(c.pid);setInterval(()=>{},1e6)`
-    const parent = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] })
+    const script = `const [command, ...args] = process.argv.slice(1)
+      const child = require('child_process').spawn(command, args, { stdio: 'ignore' })
+      console.log(child.pid)
+      setInterval(() => {}, 1e6)`
+    const parent = spawn(process.execPath, ['-e', script, '--', command, ...args], {
+      cwd: folder.path,
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
     let printed = ''
     parent.stdout.on('data', text => {
       printed += text
@@ -229,7 +237,9 @@ function openConsole(folder: GuestFolder) {
   socket.on('error', () => {})
   return {
     close: () => socket.destroy(),
-    /** Runs a command and returns what it printed. The mark is split, so that its echo is no match. */
+    /**
+     * Runs a command and returns what it printed. The mark is split, so that its echo is no match.
+     */
     async run(command: string): Promise<string> {
       said = ''
       socket.write(`${command}; echo "=en""ded"\n`)
@@ -283,8 +293,8 @@ describe.skipIf(!root || !hasMicro)('from inside a guest', () => {
     await writeFile(image(), Buffer.alloc(imageBytes, 'image'), { mode: 0o444 })
     await linkImage(image(), folder.base, user)
     await createOverlay({ folder, sizeBytes: imageBytes, imageBytes, owner: user }, disk)
-    // The seed is a whole qcow2 file that names a secret as its backing, one that the guest's user can
-    // read: only that nobody asks the header keeps it. The guest copies it to its disk.
+    // The seed is a whole qcow2 file that names a secret as its backing, one that the guest's user
+    // can read: only that nobody asks the header keeps it. The guest copies it to its disk.
     const secret = join(folder.path, 'secret')
     await writeFile(secret, Buffer.alloc(imageBytes, 'the secret of the host '), { mode: 0o444 })
     const evil = ['-u', '-b', '../secret', '-F', 'raw', folder.seed, String(imageBytes)]
@@ -301,7 +311,7 @@ describe.skipIf(!root || !hasMicro)('from inside a guest', () => {
     }
   })
 
-  test('the host is out of reach, its forward is not, and a qcow2 header on its disk is only bytes', async () => {
+  test('the host is out of reach, and a qcow2 header on the disk is only bytes', async () => {
     const first = await bootMicro(folder, launch)
     const loopback = await listen('127.0.0.1')
     const outside = await listen('0.0.0.0')

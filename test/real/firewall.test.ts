@@ -5,8 +5,8 @@ import type { CommandRunner } from '../../base/command.ts'
 import { runCommand } from '../../base/command.ts'
 import { applyFirewall, removeFirewall } from '../../kvm/firewall.ts'
 
-// Two network namespaces: `host` is the machine that runs guests, `router` its gateway, with a service
-// on the network between them and one beyond it (on an address that is only routed).
+// Two network namespaces: `host` is the machine that runs guests, `router` its gateway, with a
+// service on the network between them and one beyond it (on an address that is only routed).
 const host = `mfh${process.pid}`
 const router = `mfr${process.pid}`
 const guestUser = 300_000
@@ -22,7 +22,8 @@ function ip(...args: string[]): void {
 
 /** A TCP service that greets, in a namespace, as a user. */
 async function serve(namespace: string, address: string, port: number, user = 0): Promise<void> {
-  const script = `require('net').createServer(s=>s.end('hello')).listen(${port},'${address}',()=>console.log('up'))`
+  const script = `require('net').createServer(socket => socket.end('hello'))
+    .listen(${port}, '${address}', () => console.log('up'))`
   const as = ['setpriv', `--reuid=${user}`, `--regid=${user}`, '--clear-groups', '--']
   const args = ['netns', 'exec', namespace, ...as, process.execPath, '-e', script]
   const server = spawn('ip', args, { stdio: ['ignore', 'pipe', 'inherit'] })
