@@ -12,7 +12,7 @@ import {
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import fc from 'fast-check'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { defaultLimits } from '../../base/limits.ts'
 import { silentLog } from '../../base/log.ts'
 import { createManualClock } from '../../base/manual-clock.ts'
@@ -20,18 +20,21 @@ import { createSeededRandom } from '../../base/random.ts'
 import { collect, put, remove } from './compliance-tools.ts'
 import { openLevelStore } from './level.ts'
 import { repairLevelStore } from './level-repair.ts'
-import type { Listing } from './store.ts'
+import type { Listing, Store } from './store.ts'
 
 const base = mkdtempSync(join(tmpdir(), 'macfleet-store-damage-'))
 const whole = join(base, 'whole')
 const random = createSeededRandom(7)
+const stores = new Set<Store>()
 let expected: Listing
 let copies = 0
 
-function open(folder: string) {
+async function open(folder: string): Promise<Store> {
   const limits = { ...defaultLimits, storeHistory: 50 }
   const clock = createManualClock()
-  return openLevelStore({ folder }, { clock, random, log: silentLog, limits })
+  const store = await openLevelStore({ folder }, { clock, random, log: silentLog, limits })
+  stores.add(store)
+  return store
 }
 
 /** A store with table files, and a log in which every revision is still kept. */
@@ -49,6 +52,10 @@ beforeAll(async () => {
     expected = await store.list('')
     await store.close()
   }
+})
+afterEach(async () => {
+  for (const store of stores) await store.close()
+  stores.clear()
 })
 afterAll(() => rmSync(base, { recursive: true, force: true }))
 
