@@ -165,10 +165,10 @@ async function importQcow2(
   } finally {
     stopWatching()
   }
-  await takeBack(work, disk)
-  await rm(join(folder, spoolName), { force: true })
   const here = { workingFolder: folder, name: imageFiles.disk }
   const ranges = (await mapData(work, here, signal)) ?? wholeFile(sizeBytes)
+  await takeBack(work, disk)
+  await rm(join(folder, spoolName), { force: true })
   return { ...(await scan(work, { sourceFile: disk.fd, sizeBytes, ranges })), format: 'qcow2' }
 }
 

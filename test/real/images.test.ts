@@ -19,6 +19,7 @@ import { expect, onTestFinished, test } from 'vitest'
 import { runCommand } from '../../base/command.ts'
 import { convertQcow2 } from '../../images/convert.ts'
 import type { ImageStore } from '../../images/image-store.ts'
+import type { ImportProgress } from '../../images/import-disk.ts'
 import { createSandbox } from '../../images/sandbox.ts'
 import { noise, openTestStore, storeFolders, writeSparseFile } from '../support/images.ts'
 import { sandboxIdentity } from '../support/sandbox-identity.ts'
@@ -43,6 +44,7 @@ function sampleDisk(folder: string): string {
     [0, noise(3 * MiB)],
     [8 * MiB + 4096, Buffer.alloc(MiB, 'text that packs well ')],
     [20 * MiB, Buffer.alloc(MiB)],
+    [30 * MiB, noise(17 * MiB, 4)],
     [64 * MiB - 4096, noise(4096, 7)],
   ])
   return path
@@ -68,7 +70,7 @@ test('every kind of qcow2 gives the same image as the raw disk, with the same ho
   const store = await openTestStore(join(folder, 'images'))
   const { digest } = await store.importImage({ path: raw }, auto)
   const allocated = statSync(store.diskPath(digest)).blocks * 512
-  expect(allocated).toBe(4 * MiB + 4096)
+  expect(allocated).toBe(21 * MiB + 4096)
   await store.remove(digest)
   const files = [
     qcow2Of(raw, 'plain.qcow2'),
@@ -80,7 +82,11 @@ test('every kind of qcow2 gives the same image as the raw disk, with the same ho
     qcow2Of(raw, 'large.qcow2', '-o', 'cluster_size=2M,preallocation=metadata'),
   ]
   const stages = new Set<string>()
-  const onProgress = ({ stage }: { stage: string }) => stages.add(stage)
+  const onProgress = ({ stage, totalBytes }: ImportProgress) => {
+    stages.add(stage)
+    // Holes are skipped, not read.
+    if (stage === 'hashing') expect(totalBytes).toBeLessThan(24 * MiB)
+  }
   for (const path of files) {
     const record = await store.importImage({ path }, { ...auto, onProgress })
     expect(record).toMatchObject({ digest, format: 'qcow2', virtualSizeBytes: 64 * MiB })
@@ -161,10 +167,6 @@ test('files that are cut short, damaged, encrypted or absurd are refused by name
   }
   const { size } = statSync(plain)
   qemuImg('create', '-f', 'qcow2', join(folder, 'huge'), '1P')
-  const secretOptions = ['--object', 'secret,id=key,data=password']
-  const encryption = 'encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10'
-  const encrypted = join(folder, 'encrypted')
-  qemuImg('create', ...secretOptions, '-f', 'qcow2', '-o', encryption, encrypted, '1M')
   const cases: [string, string][] = [
     ['damaged', variant('cut', path => truncateSync(path, size - 200_000))],
     ['truncated', variant('stump', path => truncateSync(path, 100_000))],
@@ -174,7 +176,7 @@ test('files that are cut short, damaged, encrypted or absurd are refused by name
     ['corrupt', variant('corrupt', path => patch(path, 79, Buffer.of(2)))],
     ['unknownFeature', variant('future', path => patch(path, 72, Buffer.of(0x80)))],
     ['tooLarge', join(folder, 'huge')],
-    ['encrypted', encrypted],
+    ['encrypted', variant('encrypted', path => patch(path, 35, Buffer.of(2)))],
   ]
   for (const [refusal, path] of cases) {
     await expect(store.importImage({ path }, auto)).rejects.toMatchObject({
@@ -237,7 +239,7 @@ test('killed at any moment, a store lists whole images only and gives the space 
   const packed = qcow2Of(raw, 'packed.qcow2', '-c')
   const other = join(folder, 'other.raw')
   writeSparseFile(other, 16 * MiB, [[0, noise(8 * MiB, 5)]])
-  for (let round = 0; round < 8; round++) {
+  for (let round = 0; round < 6; round++) {
     await importUntilKilled([images, raw, other, packed], 50 * round)
     const store = await openTestStore(images)
     await expectWhole(store, images)
