@@ -114,14 +114,15 @@ const pieceBytes = 256 * 1024
  */
 export async function* followLog(init: FollowInit, clock: Clock): AsyncGenerator<Buffer, void> {
   const { path, signal } = init
+  const older = (await lookAt(olderLog(path))).identity
   const start = await readTail(path, init.tail)
-  let { offset } = start
+  let place: Place = { offset: start.offset, older }
   if (start.bytes.length > 0) yield start.bytes
   while (!signal.aborted) {
     const changed = waitForChange(path, clock, signal)
     for (;;) {
-      const piece = await readMore(path, offset)
-      offset = piece.offset
+      const piece = await readMore(path, place)
+      place = piece.place
       if (piece.bytes.length === 0) break
       yield piece.bytes
       if (signal.aborted) break
@@ -131,31 +132,48 @@ export async function* followLog(init: FollowInit, clock: Clock): AsyncGenerator
   }
 }
 
-/**
- * What lies behind `offset`. A file that is shorter was rotated: the rest of what it held is in the
- * older file, unless that was cut. A log that was rotated and grew past `offset` within one poll goes
- * unnoticed; with limits of megabytes that takes a guest that floods its console.
- */
-async function readMore(path: string, offset: number): Promise<Piece> {
+/** How far a follower has read: an offset in the current file, and the older file beside it then. */
+interface Place {
+  offset: number
+  older: string
+}
+
+/** What a path names now: enough to see that it became another file. */
+async function lookAt(path: string): Promise<{ identity: string; size: number }> {
   const handle = await openIfThere(path)
-  if (handle === undefined) return { bytes: noBytes, offset }
   try {
-    const { size } = await handle.stat()
-    if (size < offset) {
-      const bytes = await readOlder(path, offset)
-      const rest = bytes.length === pieceBytes ? offset + bytes.length : 0
-      if (bytes.length > 0) return { bytes, offset: rest }
-      return await readPiece(handle, 0)
-    }
-    return await readPiece(handle, offset)
+    if (handle === undefined) return { identity: 'none', size: 0 }
+    const { ino, ctimeMs, size } = await handle.stat()
+    return { identity: `${ino}:${ctimeMs}`, size }
   } finally {
-    await handle.close()
+    await handle?.close()
   }
 }
 
-async function readPiece(handle: FileHandle, offset: number): Promise<Piece> {
-  const bytes = await readFrom(handle, offset, pieceBytes)
-  return { bytes, offset: offset + bytes.length }
+/**
+ * What lies behind a place. After a rotation that is first the rest of what became the older file,
+ * unless that was cut. Between the moment when there is a new older file and the one when the current
+ * file is cut, the current one is at least as long as its copy: no rotation yet.
+ */
+async function readMore(path: string, place: Place): Promise<{ bytes: Buffer; place: Place }> {
+  const handle = await openIfThere(path)
+  if (handle === undefined) return { bytes: noBytes, place }
+  try {
+    const { size } = await handle.stat()
+    const older = await lookAt(olderLog(path))
+    let { offset } = place
+    if (older.identity !== place.older && size < older.size) {
+      const bytes = await readOlder(path, offset)
+      if (bytes.length > 0) return { bytes, place: { ...place, offset: offset + bytes.length } }
+      offset = 0
+    } else if (size < offset) {
+      offset = 0
+    }
+    const bytes = await readFrom(handle, offset, pieceBytes)
+    return { bytes, place: { offset: offset + bytes.length, older: older.identity } }
+  } finally {
+    await handle.close()
+  }
 }
 
 async function readOlder(path: string, offset: number): Promise<Buffer> {

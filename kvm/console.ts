@@ -1,11 +1,12 @@
 import type { Socket } from 'node:net'
-import { Duplex } from 'node:stream'
+import type { Duplex } from 'node:stream'
 import type { BackoffInit } from '../base/backoff.ts'
 import type { Clock } from '../base/clock.ts'
 import { failure } from '../base/errors.ts'
 import type { Limits } from '../base/limits.ts'
 import { type Log, messageOf } from '../base/log.ts'
 import { readLogTail, rotateLog } from './console-log.ts'
+import { ConsoleSession } from './console-session.ts'
 import type { GuestFolder } from './guest-folder.ts'
 import { connectGuestSocket } from './guest-socket.ts'
 import { keepConnected } from './reconnect.ts'
@@ -63,7 +64,7 @@ class ConsoleHub implements Console {
   readonly #components: ConsoleComponents
   readonly #closing = new AbortController()
   readonly #finished: Promise<void>
-  readonly #sessions = new Set<Session>()
+  readonly #sessions = new Set<ConsoleSession>()
   #socket: Socket | undefined
   #firstByteSeen = false
   #bytesSinceRotation = 0
@@ -94,7 +95,7 @@ class ConsoleHub implements Console {
     if (this.#sessions.size >= limits.sessionsPerMachine) {
       throw failure('tooMany', { limit: limits.sessionsPerMachine, what: 'console sessions' })
     }
-    const session = new Session(limits.consoleBacklogBytes, (bytes, done) =>
+    const session = new ConsoleSession(limits.consoleBacklogBytes, (bytes, done) =>
       this.#type(bytes, done),
     )
     this.#sessions.add(session)
@@ -164,72 +165,4 @@ class ConsoleHub implements Console {
   #gone(): Error {
     return failure('consoleUnavailable', { detail: 'QEMU let go of it' })
   }
-}
-
-class Session extends Duplex {
-  readonly #backlogBytes: number
-  readonly #type: (bytes: Buffer, done: () => void) => void
-  /** What the guest said while the log was being read; undefined once the session has begun. */
-  #early: Buffer[] | undefined = []
-  #earlyBytes = 0
-  #finished = false
-
-  constructor(backlogBytes: number, type: (bytes: Buffer, done: () => void) => void) {
-    super({ allowHalfOpen: false })
-    this.#backlogBytes = backlogBytes
-    this.#type = type
-  }
-
-  /** Gives the log's end, and then what was heard meanwhile and is not in it yet. */
-  begin(tail: Buffer): void {
-    const early = Buffer.concat(this.#early ?? [])
-    this.#early = undefined
-    if (this.destroyed || this.#finished) return
-    if (tail.length > 0) this.push(tail)
-    this.hear(early.subarray(overlap(tail, early)))
-  }
-
-  hear(bytes: Buffer): void {
-    if (this.destroyed || this.#finished || bytes.length === 0) return
-    const waitingBytes = this.#early === undefined ? this.readableLength : this.#earlyBytes
-    if (waitingBytes + bytes.length > this.#backlogBytes) {
-      this.destroy(failure('consoleTooSlow', { limitBytes: this.#backlogBytes }))
-    } else if (this.#early !== undefined) {
-      this.#early.push(bytes)
-      this.#earlyBytes += bytes.length
-    } else {
-      this.push(bytes)
-    }
-  }
-
-  /** Ends the session after what the guest has said; nothing can be typed any more. */
-  finish(): void {
-    if (this.destroyed) return
-    this.#finished = true
-    this.push(null)
-    this.end()
-  }
-
-  override _read(): void {
-    // What there is has been pushed: a guest can't be asked to say more.
-  }
-
-  override _write(chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
-    this.#type(chunk, done)
-  }
-}
-
-/** A guest says no more than this in the time that reading the end of its log takes. */
-const overlapBytesMax = 16 * 1024
-
-/**
- * How many bytes at the start of `early` are already the end of `tail`: the most that fit. QEMU writes
- * the log right after the socket, so what we heard is nearly always in it. When it is not, bytes that
- * look like the end of the log by chance are left out here; the log has them.
- */
-function overlap(tail: Buffer, early: Buffer): number {
-  for (let length = Math.min(tail.length, early.length, overlapBytesMax); length > 0; length--) {
-    if (tail.subarray(-length).equals(early.subarray(0, length))) return length
-  }
-  return 0
 }
