@@ -1,7 +1,8 @@
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
-import { failure } from '../base/errors.ts'
+import { assert, failure } from '../base/errors.ts'
+import { onlyStreams } from '../base/inherited-descriptors.ts'
 import type { Limits } from '../base/limits.ts'
 import type { ExecRequest, ExecSession, RunCommand } from '../interface/api/subresources.ts'
 import type { AccessKey } from './access-key.ts'
@@ -102,7 +103,9 @@ function quote(word: string): string {
 
 function runBySsh(args: readonly string[], session: ExecSession): Promise<{ exitCode: number }> {
   return new Promise((resolve, reject) => {
-    const child = spawn('ssh', args, { stdio: ['pipe', 'pipe', 'pipe'], signal: session.signal })
+    const stdio = onlyStreams('pipe', 'pipe', 'pipe')
+    const child = spawn('ssh', args, { stdio, signal: session.signal })
+    assert(child.stdin && child.stdout && child.stderr, 'ssh was given no pipes')
     child.stdin.on('error', () => {})
     session.input.pipe(child.stdin)
     const sent = [
@@ -120,12 +123,19 @@ async function forward(stream: Readable, send: (bytes: Buffer) => Promise<void>)
   for await (const chunk of stream) await send(chunk)
 }
 
+/**
+ * node-pty hands our descriptors on (see base/inherited-descriptors.ts) and can't be told not to: bash
+ * closes them, then becomes the program.
+ */
+const closeAndRun =
+  'for path in /proc/$$/fd/*; do fd=${path##*/}; (( fd > 2 )) && eval "exec $fd>&-"; done; exec "$@"'
+
 async function runInTerminal(
   args: readonly string[],
   session: ExecSession,
 ): Promise<{ exitCode: number }> {
   const { spawn: spawnTerminal } = await import('node-pty')
-  const terminal = spawnTerminal('ssh', [...args], {
+  const terminal = spawnTerminal('bash', ['-c', closeAndRun, 'bash', 'ssh', ...args], {
     name: 'xterm-256color',
     encoding: null,
     env: { PATH: process.env['PATH'], TERM: 'xterm-256color' },

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { type Clock, type Timer, withTimeout } from '../base/clock.ts'
 import { failure, messageOf } from '../base/errors.ts'
+import { onlyStreams } from '../base/inherited-descriptors.ts'
 import type { Log } from '../base/log.ts'
 
 /** How systemd is told how we are. */
@@ -113,7 +114,7 @@ function openRelay(environment: NodeJS.ProcessEnv, log: Log) {
   const open = (): ChildProcess => {
     const opened = spawn('sh', ['-c', relay], {
       env: environment,
-      stdio: ['pipe', 'ignore', 'inherit'],
+      stdio: onlyStreams('pipe', 'ignore', 'inherit'),
     })
     opened.stdin?.on('error', () => {})
     opened.on('error', error => log.error({ error: error.message }, 'systemd can not be told'))

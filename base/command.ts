@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process'
-import { failure } from './errors.ts'
+import { assert, failure } from './errors.ts'
+import { onlyStreams } from './inherited-descriptors.ts'
 
 /** How a program is run. */
 export interface CommandOptions {
@@ -40,10 +41,11 @@ export const runCommand: CommandRunner = (command, args, options) =>
     const child = spawn(command, args, {
       cwd: options.workingFolder,
       env: options.environment ? { ...process.env, ...options.environment } : process.env,
-      stdio: ['pipe', 'pipe', 'pipe'],
+      stdio: onlyStreams('pipe', 'pipe', 'pipe'),
       signal: options.signal,
       killSignal: 'SIGKILL',
     })
+    assert(child.stdin && child.stdout && child.stderr, 'a child was given no pipes')
     const stdout = collect(child.stdout, options.outputBytes)
     const stderr = collect(child.stderr, options.outputBytes)
     let timedOut = false

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { type Clock, sleep } from '../../base/clock.ts'
 import { failure, isFailure, messageOf } from '../../base/errors.ts'
 import { makeFolder } from '../../base/files.ts'
+import { onlyStreams } from '../../base/inherited-descriptors.ts'
 import type { Limits } from '../../base/limits.ts'
 import type { Log } from '../../base/log.ts'
 import { connectGuardian } from './client.ts'
@@ -85,7 +86,7 @@ async function startUntilAnswered(
  * @returns its exit code, when it ends before we do; -1 for a signal
  */
 function startDetached(options: GuardianOptions): Promise<number> {
-  makeFolder(options.runFolder)
+  makeFolder(options.runFolder, 0o755)
   const { log, compiled } = guardianPaths(options)
   const compileCache = process.env['NODE_COMPILE_CACHE'] ?? compiled
   const logFile = openSync(log, 'a', 0o600)
@@ -94,7 +95,7 @@ function startDetached(options: GuardianOptions): Promise<number> {
     cwd: '/',
     env: { PATH: process.env['PATH'], NODE_COMPILE_CACHE: compileCache },
     detached: true,
-    stdio: ['ignore', logFile, logFile],
+    stdio: onlyStreams('ignore', logFile, logFile),
   })
   closeSync(logFile)
   child.unref()

@@ -4,7 +4,7 @@ import { endingOf } from '../../kvm/ending.ts'
 import type { VirtualMachine } from '../../resources/virtual-machine.ts'
 import type { ExitRecord } from '../guardian/protocol.ts'
 import type { GuestRecord, RecordedExit } from './record.ts'
-import type { StepContext } from './steps.ts'
+import type { StepContext } from './step-context.ts'
 import { saveRecord, type Tracked } from './tracked.ts'
 
 /** Waits between starts of a guest that keeps failing. */

@@ -9,7 +9,7 @@ import {
 import { requestOf } from '../capacity.ts'
 import { type ImageFiles, prepareLaunch } from './launch.ts'
 import { type GuestRecord, newRecord } from './record.ts'
-import type { StepContext } from './steps.ts'
+import type { StepContext } from './step-context.ts'
 import { saveRecord, type Tracked } from './tracked.ts'
 
 /**

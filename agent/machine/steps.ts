@@ -4,26 +4,13 @@ import { endingOf } from '../../kvm/ending.ts'
 import { removeGuestFolder } from '../../kvm/guest-folder.ts'
 import type { VirtualMachine } from '../../resources/virtual-machine.ts'
 import { virtualMachineKind } from '../../resources/virtual-machine.ts'
-import type { GuardedProcess } from '../guardian/protocol.ts'
 import { collectExit } from './collect.ts'
 import type { Step } from './decide.ts'
-import type { MachineContext } from './machine-context.ts'
 import type { GuestRecord, Intent } from './record.ts'
 import { startGuest } from './start.ts'
+import { killGuest, type StepContext } from './step-context.ts'
 import { beginShutdown } from './stop.ts'
 import { saveRecord, type Tracked } from './tracked.ts'
-
-/** What the steps share with the controller. */
-export interface StepContext extends MachineContext {
-  /** The guardian's processes by name, as they are known. */
-  processes: Map<string, GuardedProcess>
-  /** The records of all guests of this host. */
-  records(): GuestRecord[]
-  /** Has this machine looked at again. */
-  wake(): void
-  /** Has those looked at again that could not start. */
-  wakeHindered(): void
-}
 
 /**
  * Carries out one step. Each may be repeated after a crash in the middle.
@@ -94,16 +81,6 @@ async function quit(
     if (await gentle?.then(() => true).catch(() => false)) return
   }
   await killGuest(tracked, context)
-}
-
-/** Ends QEMU at once. What its guest wrote and flushed is in the file already. */
-export async function killGuest(
-  { uid }: Pick<Tracked, 'uid'>,
-  { guardian, processes }: Pick<StepContext, 'guardian' | 'processes'>,
-): Promise<void> {
-  const process = processes.get(uid)
-  if (process?.identity === undefined || process.ended !== undefined) return
-  await guardian.signal(uid, 'SIGKILL', process.identity)
 }
 
 /** Removes everything of a guest that does not run, then lets its machine go from the store. */

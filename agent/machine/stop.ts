@@ -1,7 +1,7 @@
 import { messageOf } from '../../base/errors.ts'
 import { shutDownGuest as shutDown } from '../../kvm/shutdown.ts'
 import type { VirtualMachine } from '../../resources/virtual-machine.ts'
-import { killGuest, type StepContext } from './steps.ts'
+import { killGuest, type StepContext } from './step-context.ts'
 import type { Tracked } from './tracked.ts'
 
 /**
