@@ -15,6 +15,9 @@ import { lockedCommand } from './standing.ts'
 async function becomeGuardian(): Promise<void> {
   const options = parseGuardianOptions(process.argv.slice(2))
   const { locks } = guardianPaths(options)
+  // Guests' users pass through the data folder, the socket's group through the run folder.
+  makeFolder(options.dataFolder, 0o711)
+  makeFolder(options.runFolder, 0o755)
   for (const lock of locks) makeFolder(dirname(lock))
   await import('./serve.ts')
   flushCompileCache()

@@ -1,5 +1,6 @@
-import { readdirSync, statSync, writeFileSync } from 'node:fs'
-import { setPriority } from 'node:os'
+import { execFileSync } from 'node:child_process'
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { getPriority, setPriority } from 'node:os'
 import { messageOf } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
 
@@ -10,18 +11,13 @@ const guardianOomScoreAdjust = -1000
 
 /**
  * The command that becomes `command` once it holds all locks. They stay with that process as open
- * descriptors, whatever way it ends, and are not given to its children: Node marks what it
- * inherits close-on-exec. Reset-on-fork (sched(7)) keeps children from inheriting a raised
- * priority.
+ * descriptors, whatever way it ends, and are not given to its children: Node marks what it inherits
+ * close-on-exec.
  */
 export function lockedCommand(locks: readonly string[], command: readonly string[]): string[] {
   const conflict = String(lockedExitCode)
   const flock = ['flock', '--nonblock', '--no-fork', '--conflict-exit-code', conflict]
-  return [
-    ...locks.flatMap(lock => [...flock, lock]),
-    ...['chrt', '--reset-on-fork', '--other', '0'],
-    ...command,
-  ]
+  return [...locks.flatMap(lock => [...flock, lock]), ...command]
 }
 
 /** Whether this process has all these files open, as `lockedCommand` leaves it. */
@@ -37,19 +33,29 @@ function nameInode(path: string): string | undefined {
 
 /**
  * As root, puts this process before all others: last to be killed when memory ends, first to run
- * when the processor is short. Under systemd the unit did the same already.
+ * when the processor is short. Systemd's unit does the same, and then nothing is left to do.
  */
 export function raiseStanding(log: Log): void {
   if (process.getuid?.() !== 0) return
-  const steps = [
-    () => writeFileSync('/proc/self/oom_score_adj', String(guardianOomScoreAdjust)),
-    () => setPriority(process.pid, guardianNice),
-  ]
-  for (const step of steps) {
+  for (const raise of [raiseOomScore, raisePriority]) {
     try {
-      step()
+      raise()
     } catch (error) {
       log.warn({ error: messageOf(error) }, 'the guardian has the standing of any other process')
     }
   }
+}
+
+function raiseOomScore(): void {
+  const path = '/proc/self/oom_score_adj'
+  if (Number(readFileSync(path, 'utf8')) === guardianOomScoreAdjust) return
+  writeFileSync(path, String(guardianOomScoreAdjust))
+}
+
+/** Children start at nice 0: reset-on-fork (sched(7)) keeps them from inheriting ours. */
+function raisePriority(): void {
+  if (getPriority() <= guardianNice) return
+  const args = ['--reset-on-fork', '--other', '--pid', '0', String(process.pid)]
+  execFileSync('chrt', args, { stdio: ['ignore', 'ignore', 'pipe'] })
+  setPriority(guardianNice)
 }
