@@ -29,7 +29,10 @@ export interface RequestOptions {
   timeoutMs: number
   /** Forgets the request when aborted; what the agent has begun goes on. */
   signal?: AbortSignal
-  /** The command is done when nothing was heard in time: `guest-shutdown` answers only when it fails. */
+  /**
+   * The command is done when nothing was heard in time: `guest-shutdown` answers only when it
+   * fails.
+   */
   silenceIsSuccess?: boolean
 }
 

@@ -58,7 +58,7 @@ describe('rotateLog', () => {
     expect(readFileSync(path, 'utf8')).toBe('0123456789')
   })
 
-  it('moves a larger one aside, keeping one older file and the end of what is far too large', async () => {
+  it('moves a larger one aside, and only the end of one that is far too large', async () => {
     const path = newLog()
     writeFileSync(olderLog(path), 'oldest')
     writeFileSync(path, 'x'.repeat(15))

@@ -132,7 +132,9 @@ export async function* followLog(init: FollowInit, clock: Clock): AsyncGenerator
   }
 }
 
-/** How far a follower has read: an offset in the current file, and the older file beside it then. */
+/**
+ * How far a follower has read: an offset in the current file, and the older file beside it then.
+ */
 interface Place {
   offset: number
   older: string
@@ -152,8 +154,8 @@ async function lookAt(path: string): Promise<{ identity: string; size: number }>
 
 /**
  * What lies behind a place. After a rotation that is first the rest of what became the older file,
- * unless that was cut. Between the moment when there is a new older file and the one when the current
- * file is cut, the current one is at least as long as its copy: no rotation yet.
+ * unless that was cut. Between the moment when there is a new older file and the one when the
+ * current file is cut, the current one is at least as long as its copy: no rotation yet.
  */
 async function readMore(path: string, place: Place): Promise<{ bytes: Buffer; place: Place }> {
   const handle = await openIfThere(path)
@@ -202,9 +204,10 @@ async function waitForChange(path: string, clock: Clock, signal: AbortSignal): P
 
 /**
  * Moves a log that is larger than `limitBytes` into its older file, by copying it and cutting it to
- * nothing, because QEMU goes on writing to the file that it has open (with O_APPEND, `logappend=on`).
- * What QEMU writes between the copy's end and the cut is lost. However this goes wrong, the log is
- * cut, so that it can't fill the disk. The folder is the guest's user's: nothing is followed.
+ * nothing, because QEMU goes on writing to the file that it has open (with O_APPEND,
+ * `logappend=on`). What QEMU writes between the copy's end and the cut is lost. However this goes
+ * wrong, the log is cut, so that it can't fill the disk. The folder is the guest's user's: nothing
+ * is followed.
  * @returns whether the log was too large
  * @throws guestFileRefused when the log is a link, or has a second name
  */

@@ -2,8 +2,8 @@ import { Duplex } from 'node:stream'
 import { failure } from '../base/errors.ts'
 
 /**
- * One user's end of a serial console: reading gives what the guest says, writing is typing. It ends with
- * `consoleTooSlow` when its user reads too little, because the guest must not wait.
+ * One user's end of a serial console: reading gives what the guest says, writing is typing. It ends
+ * with `consoleTooSlow` when its user reads too little, because the guest must not wait.
  */
 export class ConsoleSession extends Duplex {
   readonly #backlogBytes: number
@@ -67,9 +67,9 @@ export class ConsoleSession extends Duplex {
 const overlapBytesMax = 16 * 1024
 
 /**
- * How many bytes at the start of `early` are already the end of `tail`: the most that fit. QEMU writes
- * the log right after the socket, so what we heard is nearly always in it. When it is not, bytes that
- * look like the end of the log by chance are left out here; the log has them.
+ * How many bytes at the start of `early` are already the end of `tail`: the most that fit. QEMU
+ * writes the log right after the socket, so what we heard is nearly always in it. When it is not,
+ * bytes that look like the end of the log by chance are left out here; the log has them.
  */
 function overlap(tail: Buffer, early: Buffer): number {
   for (let length = Math.min(tail.length, early.length, overlapBytesMax); length > 0; length--) {

@@ -142,7 +142,7 @@ describe('attachConsole', () => {
     expect(Math.abs((times[0] ?? 0) - systemClock.wallMs())).toBeLessThan(10_000)
   })
 
-  it('rotates the log when the guest has said enough, and says the rest to the sessions', async () => {
+  it('rotates the log when the guest has said enough', async () => {
     const { hub, folder } = consoleOf({}, { serialLogBytes: 800 })
     const nextGuest = await guestAt(folder.console)
     const guest = await nextGuest()

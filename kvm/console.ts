@@ -15,8 +15,8 @@ import { keepConnected } from './reconnect.ts'
 export interface ConsoleInit {
   folder: Pick<GuestFolder, 'console' | 'consoleLog'>
   /**
-   * Called once, with the wall time in milliseconds, when the guest's first byte is seen. Do not give
-   * it for an adopted guest, whose first byte is long past.
+   * Called once, with the wall time in milliseconds, when the guest's first byte is seen. Do not
+   * give it for an adopted guest, whose first byte is long past.
    */
   onFirstByte?(wallMs: number): void
   /** Between tries to connect; 20 ms up to 1 s by default. */
@@ -31,9 +31,9 @@ export interface ConsoleComponents {
 }
 
 /**
- * A guest's serial console. QEMU serves one client; we are it, for as long as the guest runs, and hand
- * everything on to any number of sessions. QEMU writes the log by itself, whether we are here or not;
- * we rotate it.
+ * A guest's serial console. QEMU serves one client; we are it, for as long as the guest runs, and
+ * hand everything on to any number of sessions. QEMU writes the log by itself, whether we are here
+ * or not; we rotate it.
  */
 export interface Console {
   /** Whether QEMU's end is there. */

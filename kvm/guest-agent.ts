@@ -80,7 +80,10 @@ export interface GuestAgent {
   execute(command: GuestCommand, options?: AgentOptions): Promise<GuestCommandResult>
   /** Asks the guest to shut down; resolves when it was asked, not when it is down. */
   shutdown(mode?: 'powerdown' | 'reboot' | 'halt', options?: AgentOptions): Promise<void>
-  /** Freezes every file system, 60 s by default; resolves with how many. Thaw soon: the guest stalls. */
+  /**
+   * Freezes every file system, 60 s by default; resolves with how many. Thaw soon: the guest
+   * stalls.
+   */
   freeze(options?: AgentOptions): Promise<number>
   thaw(options?: AgentOptions): Promise<number>
   freezeStatus(options?: AgentOptions): Promise<FreezeStatus>

@@ -8,9 +8,9 @@ const O_PATH = 0o10000000
 const O_NOFOLLOW = 0o400000
 
 /**
- * Connects to a unix socket in a folder that a guest's user can write. A guest that has taken over its
- * QEMU may have put a symbolic link to another guest's socket there; only a socket that lies there
- * itself is connected to, through its descriptor, so that it can't be exchanged in between.
+ * Connects to a unix socket in a folder that a guest's user can write. A guest that has taken over
+ * its QEMU may have put a symbolic link to another guest's socket there; only a socket that lies
+ * there itself is connected to, through its descriptor, so that it can't be exchanged in between.
  * @throws guestUnreachable when there is none, nobody listens, or it takes longer than `timeoutMs`;
  * guestSocketRefused when something else lies there
  */

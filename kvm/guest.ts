@@ -49,7 +49,8 @@ export interface WaitOptions {
 
 /**
  * A running guest under control: one connection to its QEMU that comes back by itself. Events that
- * QEMU sent in between are lost, so the state is asked for anew each time and never computed from them.
+ * QEMU sent in between are lost, so the state is asked for anew each time and never computed from
+ * them.
  */
 export interface Guest {
   status(): GuestStatus
@@ -63,12 +64,15 @@ export interface Guest {
    */
   waitFor(predicate: (status: GuestStatus) => boolean, options: WaitOptions): Promise<GuestStatus>
   /**
-   * Does something to the guest, when its run state allows it. Resolves when it is done: a reset when
-   * the guest starts anew, a quit when QEMU has let go of its socket; a powerdown when it was asked.
+   * Does something to the guest, when its run state allows it. Resolves when it is done: a reset
+   * when the guest starts anew, a quit when QEMU has let go of its socket; a powerdown when it was
+   * asked.
    * @throws actionNotAllowed, guestUnreachable, qemuRefused, timeout
    */
   perform(action: GuestAction): Promise<void>
-  /** Asks QEMU for something that changes nothing. @throws guestUnreachable, qemuRefused, timeout */
+  /**
+   * Asks QEMU for something that changes nothing. @throws guestUnreachable, qemuRefused, timeout
+   */
   query<Name extends QmpQueryName>(
     name: Name,
     ...parameters: ExecuteParameters<Name>
@@ -92,7 +96,9 @@ const runStateEvents: ReadonlySet<QmpEvent['event']> = new Set([
   'MIGRATION',
 ] as const)
 
-/** Takes control of a guest whose QEMU runs or is about to; returns at once and connects by itself. */
+/**
+ * Takes control of a guest whose QEMU runs or is about to; returns at once and connects by itself.
+ */
 export function attachGuest(init: GuestInit, components: GuestComponents): Guest {
   return new AttachedGuest(init, components)
 }
@@ -267,7 +273,9 @@ class AttachedGuest implements Guest {
     for (const listener of this.#eventListeners) this.#call(() => listener(event))
   }
 
-  /** Asks for the state; once more when somebody wanted to know while the question was under way. */
+  /**
+   * Asks for the state; once more when somebody wanted to know while the question was under way.
+   */
   #refresh(client: QmpClient): Promise<void> {
     this.#stale = true
     this.#refreshing ??= this.#askUntilFresh(client).finally(() => {

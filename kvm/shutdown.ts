@@ -20,7 +20,10 @@ export interface ShutdownInit {
   quitTimeoutMs?: number
   /** SIGKILL, or whatever ends a QEMU that hears nothing. Called at most once. */
   kill(): Promise<void>
-  /** Resolves when the QEMU process has ended, for whatever reason: there is nothing to wait for then. */
+  /**
+   * Resolves when the QEMU process has ended, for whatever reason: there is nothing to wait for
+   * then.
+   */
   exited?: Promise<unknown>
   /** Stops waiting; the guest stays as it is then. */
   signal?: AbortSignal
@@ -36,9 +39,9 @@ export interface ShutdownComponents {
 export type ShutdownOutcome = 'graceful' | 'forced'
 
 /**
- * Ends a guest: asks it to power off, waits, and ends its QEMU in any case. Resolves when QEMU has let
- * go of its control socket, or `kill` has resolved.
- * A paused guest is resumed first, since it could not hear.
+ * Ends a guest: asks it to power off, waits, and ends its QEMU in any case. Resolves when QEMU has
+ * let go of its control socket, or `kill` has resolved. A paused guest is resumed first, since it
+ * could not hear.
  * @throws the signal's reason
  */
 export async function shutDownGuest(
@@ -54,7 +57,9 @@ export async function shutDownGuest(
   return outcome
 }
 
-/** Whether a guest has come to an end by itself. One that we can't reach now may well be running. */
+/**
+ * Whether a guest has come to an end by itself. One that we can't reach now may well be running.
+ */
 function isOff(status: GuestStatus): boolean {
   const { runState } = status
   return runState === 'shutdown' || runState === 'guest-panicked' || runState === 'internal-error'

@@ -17,8 +17,8 @@ const readBytesMax = 8 * 1024
 const bannerBytesMax = 255
 
 /**
- * Reads the banner of an SSH server, for example `SSH-2.0-OpenSSH_9.2p1`. User-mode networking accepts
- * a connection before the guest does, so only a banner proves that anyone is there.
+ * Reads the banner of an SSH server, for example `SSH-2.0-OpenSSH_9.2p1`. User-mode networking
+ * accepts a connection before the guest does, so only a banner proves that anyone is there.
  * @returns undefined when there is none in time, or what answers is no SSH server; never rejects
  */
 export function readSshBanner(init: SshProbeInit, clock: Clock): Promise<string | undefined> {

@@ -61,7 +61,9 @@ export interface QmpClient {
 
 /** QEMU's own words when it refused a command. */
 export class QmpRefusal extends Error {
-  /** QapiErrorClass: GenericError, CommandNotFound, DeviceNotActive, DeviceNotFound, KVMMissingCap. */
+  /**
+   * QapiErrorClass: GenericError, CommandNotFound, DeviceNotActive, DeviceNotFound, KVMMissingCap.
+   */
   readonly errorClass: string
 
   constructor(errorClass: string, detail: string) {

@@ -151,8 +151,9 @@ const machineCommands = {
 
 /**
  * Every QMP command that macfleet uses (QEMU QMP reference manual, checked against QEMU 7.2's own
- * schema by test/real/qmp-schema.test.ts). The types below and that check come from these schemas, so
- * they can't drift apart. Only what we read of a returned object is described; the rest is ignored.
+ * schema by test/real/qmp-schema.test.ts). The types below and that check come from these schemas,
+ * so they can't drift apart. Only what we read of a returned object is described; the rest is
+ * ignored.
  */
 export const qmpCommands = { ...machineCommands, ...blockCommands, ...migrationCommands }
 

@@ -3,9 +3,9 @@ import { join } from 'node:path'
 
 /**
  * The smallest guest there is: 68 bytes of real-mode code that a BIOS starts from a disk within a
- * third of a second. On its serial port it says `R`, then obeys what it reads: `e` makes it listen to
- * the power button (before that it is deaf, as a booting system is), `p` panics, `s` powers off, and
- * everything else comes back.
+ * third of a second. On its serial port it says `R`, then obeys what it reads: `e` makes it listen
+ * to the power button (before that it is deaf, as a booting system is), `p` panics, `s` powers off,
+ * and everything else comes back.
  */
 const program = [
   [0xba, 0xf8, 0x03], //       mov dx, 0x3f8   serial port: data
