@@ -80,7 +80,7 @@ describe('event recorder', () => {
     expect(messages).toEqual(['step 4', 'step 5', 'step 6', 'step 7', 'step 8'])
   })
 
-  test('never fails its caller: long words, a missing namespace, a full queue, a closed store', async () => {
+  test('never fails its caller: long words, no namespace, full queue, closed store', async () => {
     const { store, recorder, events } = await prepare({ eventsWaiting: 3 })
     const long = { type: 'Normal', reason: 'R'.repeat(500), message: 'm'.repeat(9_000) } as const
     recorder.record(subject('n'.repeat(63)), long)

@@ -18,7 +18,10 @@ import {
 import type { ObjectsContext, WriteOptions } from './object-types.ts'
 import type { Compare, Entry } from './store/store.ts'
 
-/** A namespace that is changed at the same moment, or a generated name that is taken, is tried again. */
+/**
+ * A namespace that is changed at the same moment, or a generated name that is taken, is tried
+ * again.
+ */
 const mostTries = 8
 
 /** See Objects.create. */

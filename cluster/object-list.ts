@@ -65,7 +65,10 @@ function formatToken(position: Position): string {
   return Buffer.from(text).toString('base64url')
 }
 
-/** Tokens come back from clients: nothing in them is trusted but what would be a token of this list. */
+/**
+ * Tokens come back from clients: nothing in them is trusted but what would be a token of this
+ * list.
+ */
 function parseToken(token: string, prefix: string): Position {
   try {
     const parsed: unknown = JSON.parse(Buffer.from(token, 'base64url').toString())

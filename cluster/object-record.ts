@@ -98,7 +98,8 @@ export function desiredPart(kind: Kind, object: Resource): Record<string, unknow
 /** Metadata as the user may write it, beside what the server gave to the object that is there. */
 export function mergeMetadata(kind: Kind, current: Metadata, given: Metadata): Metadata {
   const { labels, annotations, ownerReferences, managedFields } = given
-  // The kind's own finalizer stands for a guest or for layers: only releaseFinalizer() takes it away.
+  // The kind's own finalizer stands for a guest or for layers: only releaseFinalizer() takes it
+  // away.
   const isHeld = kind.finalizer !== undefined && current.finalizers?.includes(kind.finalizer)
   const finalizers = withFinalizer(given.finalizers, isHeld ? kind.finalizer : undefined)
   return withoutUndefined({
@@ -112,8 +113,8 @@ export function mergeMetadata(kind: Kind, current: Metadata, given: Metadata): M
 }
 
 /**
- * The list with one more finalizer, without doubles; undefined for none. What is no list stays as it
- * is: the input was not validated yet, and validation shall name it.
+ * The list with one more finalizer, without doubles; undefined for none. What is no list stays as
+ * it is: the input was not validated yet, and validation shall name it.
  */
 export function withFinalizer(
   given: string[] | undefined,
@@ -130,7 +131,9 @@ export function withoutUndefined<T extends object>(value: T): T {
   return Object.fromEntries(kept) as T
 }
 
-/** The value as JSON says it: members that are undefined are gone, so equal ones compare as equal. */
+/**
+ * The value as JSON says it: members that are undefined are gone, so equal ones compare as equal.
+ */
 export function pureJson<T extends object>(value: T): T {
   return JSON.parse(JSON.stringify(value))
 }

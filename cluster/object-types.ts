@@ -7,8 +7,9 @@ import type { Compare, Store } from './store/store.ts'
 export type { ObjectReference, Preconditions } from './object-record.ts'
 
 /**
- * Refuses, by throwing a table error, what a kind's schema can't see: an image removed while in use.
- * What it returns is compared in the transaction of the write, so that what it saw still holds then.
+ * Refuses, by throwing a table error, what a kind's schema can't see: an image removed while in
+ * use. What it returns is compared in the transaction of the write, so that what it saw still
+ * holds then.
  */
 export interface Guard<T extends Resource = Resource> {
   kind: Kind<T>
@@ -80,10 +81,10 @@ export type ObjectChange<T extends Resource> =
   | { type: 'BOOKMARK'; resourceVersion: string }
 
 /**
- * Typed objects over the store, for the API and the reconcilers. Every write is a transaction on the
- * revision that was read; writes that lose a race are repeated a few times on what is there now.
- * What is returned is shared and frozen below metadata: clone before changing it (mutators get a
- * clone). Beside the errors named, all pass on those of the store.
+ * Typed objects over the store, for the API and the reconcilers. Every write is a transaction on
+ * the revision that was read; writes that lose a race are repeated a few times on what is there
+ * now. What is returned is shared and frozen below metadata: clone before changing it (mutators
+ * get a clone). Beside the errors named, all pass on those of the store.
  */
 export interface Objects {
   /** The object, or undefined. */
@@ -149,8 +150,8 @@ export interface Objects {
   ): Promise<T>
 
   /**
-   * Takes a finalizer away; the last one of a deleting object takes the object with it. Does nothing
-   * when the object is gone or is another one (uid), so it may be repeated after a crash.
+   * Takes a finalizer away; the last one of a deleting object takes the object with it. Does
+   * nothing when the object is gone or is another one (uid), so it may be repeated after a crash.
    */
   releaseFinalizer(
     kind: Kind,

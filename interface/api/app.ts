@@ -13,6 +13,8 @@ import { metricsRoutes } from './metrics.ts'
 import { resourceRoutes } from './resource-routes.ts'
 import { asFailure, failureStatus, type Status } from './status.ts'
 
+const speaksWebSocket = /\/(console|exec)$/
+
 /** Longer parts of a path name nothing. */
 const longestParameter = 512
 
@@ -66,6 +68,13 @@ export async function createApp(context: ApiContext): Promise<FastifyInstance> {
   await app.register(websocket, {
     options: { maxPayload: limits.webSocketMessageBytes, handleProtocols: chooseProtocol },
     errorHandler: (_error, socket) => socket.terminate(),
+  })
+  app.addHook('onRequest', async request => {
+    const { url } = request.routeOptions
+    // Without this the upgrade would be granted and the connection closed without a word.
+    if (request.ws && url !== undefined && !speaksWebSocket.test(url)) {
+      throw failure('badRequest', { detail: 'this path does not speak WebSocket' })
+    }
   })
   addRoutes(app, context)
   await app.ready()

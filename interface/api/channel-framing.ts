@@ -3,8 +3,8 @@ import type { Status } from './status.ts'
 import type { TerminalSize } from './subresources.ts'
 
 /**
- * The subprotocols of `kubectl exec` (kubernetes.io: "remotecommand"): the first byte of each message
- * names its channel. v5 adds a message that closes a channel; with v4 input has no end.
+ * The subprotocols of `kubectl exec` (kubernetes.io: "remotecommand"): the first byte of each
+ * message names its channel. v5 adds a message that closes a channel; with v4 input has no end.
  */
 export const channelProtocols = ['v5.channel.k8s.io', 'v4.channel.k8s.io'] as const
 

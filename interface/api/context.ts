@@ -12,7 +12,9 @@ import type { Subresources } from './subresources.ts'
 export interface ApiInit {
   /** Of macfleet. */
   version: string
-  /** What must work before the daemon is called ready: each throws, or rejects, when it does not. */
+  /**
+   * What must work before the daemon is called ready: each throws, or rejects, when it does not.
+   */
   readiness: Readonly<Record<string, () => Promise<unknown>>>
   subresources: Subresources
 }

@@ -6,8 +6,8 @@ import { groupPath } from './resource-routes.ts'
 import { serve } from './routes.ts'
 
 /**
- * The Kubernetes release whose API this follows: kubectl compares it with its own and warns when they
- * are far apart.
+ * The Kubernetes release whose API this follows: kubectl compares it with its own and warns when
+ * they are far apart.
  */
 const kubernetes = { major: '1', minor: '32' }
 

@@ -34,7 +34,10 @@ import {
   sendMessage,
 } from './websocket.ts'
 
-/** Bounds of a command line, as Linux has one for each (execve(2)); the request line is bounded too. */
+/**
+ * Bounds of a command line, as Linux has one for each (execve(2)); the request line is bounded
+ * too.
+ */
 const mostArguments = 1_000
 
 interface Prepared {
@@ -122,8 +125,10 @@ function createSession(
   /** Told before anybody listened. */
   let size: TerminalSize | undefined
   const onResize = (payload: Buffer) => {
-    size = parseSize(payload) ?? size
-    if (size !== undefined) for (const listener of listeners) listener(size)
+    const told = parseSize(payload)
+    if (told === undefined) return
+    size = told
+    for (const listener of listeners) listener(told)
   }
   socket.on('message', data => {
     const parsed = parseFrame(bytesOf(data))

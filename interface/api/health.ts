@@ -9,8 +9,8 @@ import { serve } from './routes.ts'
 const checkMs = 5_000
 
 /**
- * `/healthz` and `/livez` (the daemon answers) and `/readyz` (its parts work), as Kubernetes has them:
- * `ok`, or a line per check with `?verbose` and when one fails.
+ * `/healthz` and `/livez` (the daemon answers) and `/readyz` (its parts work), as Kubernetes has
+ * them: `ok`, or a line per check with `?verbose` and when one fails.
  */
 export function healthRoutes(app: FastifyInstance, context: ApiContext): void {
   const alive: Handler = async (_, reply) => reply.type('text/plain').send('ok')

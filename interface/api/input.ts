@@ -6,7 +6,10 @@ import type { PathParameters, Query } from './context.ts'
 import { parameter } from './context.ts'
 import { isRecord } from './merge-patch.ts'
 
-/** What becomes of fields that the schema does not have (Kubernetes API concepts, "Field validation"). */
+/**
+ * What becomes of fields that the schema does not have (Kubernetes API concepts, "Field
+ * validation").
+ */
 type FieldValidation = 'Strict' | 'Warn' | 'Ignore'
 
 /** More warnings than this are not sent. */

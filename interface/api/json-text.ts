@@ -5,8 +5,8 @@ const mostLevels = 64
 
 /**
  * Parses a JSON text (RFC 8259) from outside.
- * @throws badRequest when it is no JSON, is nested too deeply, has a key twice in one object (readers
- *   differ in which one counts) or the key `__proto__`
+ * @throws badRequest when it is no JSON, is nested too deeply, has a key twice in one object
+ *   (readers differ in which one counts) or the key `__proto__`
  */
 export function parseJsonText(text: string): unknown {
   let value: unknown

@@ -2,6 +2,9 @@ import { createApp } from './app.ts'
 import type { ApiComponents, ApiInit } from './context.ts'
 import { listenOnUnixSocket } from './unix-socket.ts'
 
+/** How long a client may take to say goodbye. */
+const farewellMs = 500
+
 /** What is served, and where. */
 export interface ApiServerInit extends ApiInit {
   socketPath: string
@@ -39,7 +42,12 @@ export async function startApiServer(
       async close() {
         await socket.close()
         closing.abort()
+        // A WebSocket ends by its peer's word, for which it would wait half a minute.
+        const timer = components.clock.setTimer(farewellMs, () => {
+          for (const client of app.websocketServer.clients) client.terminate()
+        })
         await app.close()
+        timer.cancel()
       },
     }
   } catch (error) {

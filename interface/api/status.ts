@@ -65,8 +65,8 @@ export function successStatus(details: StatusDetails): Status {
 const codesOfFastify: Record<number, ErrorCode> = { 413: 'tooLarge', 415: 'unsupportedMediaType' }
 
 /**
- * Whatever was thrown as an error of the table. What nobody foresaw is logged with its stack and told
- * to the client without it.
+ * Whatever was thrown as an error of the table. What nobody foresaw is logged with its stack and
+ * told to the client without it.
  */
 export function asFailure(thrown: unknown, log: Log, limitBytes: number): MacfleetError {
   if (thrown instanceof MacfleetError) {

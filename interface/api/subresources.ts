@@ -32,7 +32,9 @@ export interface TerminalSize {
 
 /** The client's end of a running command. */
 export interface ExecSession extends Cancellable {
-  /** What the client types; it ends when the client closes its input. Read it with back-pressure. */
+  /**
+   * What the client types; it ends when the client closes its input. Read it with back-pressure.
+   */
   input: Readable
   /** Sends output; resolves when the client has room for more. Does nothing once it has gone. */
   send(channel: 'stdout' | 'stderr', bytes: Buffer): Promise<void>
@@ -67,9 +69,10 @@ export interface UploadRequest extends Cancellable {
  */
 export interface Subresources {
   /**
-   * Opens the serial console before the connection is upgraded, so that a refusal is a plain answer.
-   * @returns both directions as raw bytes; it is destroyed when the client leaves, and its end ends
-   *   the client's session (an error of the stream is told as the reason)
+   * Opens the serial console before the connection is upgraded, so that a refusal is a plain
+   * answer.
+   * @returns both directions as raw bytes; it is destroyed when the client leaves, and its end
+   *   ends the client's session (an error of the stream is told as the reason)
    * @throws consoleUnavailable, tooMany
    */
   openConsole(machine: VirtualMachine, request: Cancellable): Promise<Duplex>
@@ -84,8 +87,8 @@ export interface Subresources {
   openLog(machine: VirtualMachine, request: LogRequest): Promise<Readable>
 
   /**
-   * Takes the bytes of an image's part; resolves when they are kept for good, with the image as it is
-   * then. Reading slowly slows the client down. `bytes` fails when the client breaks off.
+   * Takes the bytes of an image's part; resolves when they are kept for good, with the image as it
+   * is then. Reading slowly slows the client down. `bytes` fails when the client breaks off.
    */
   receiveImagePart(
     image: Image,

@@ -13,7 +13,7 @@ import { createObjects, type Guard, type Objects } from '../../cluster/objects.t
 import { createMemoryStore } from '../../cluster/store/memory.ts'
 import type { Store } from '../../cluster/store/store.ts'
 import { namespaceKind } from '../../resources/namespace.ts'
-import { startApiServer } from './server.ts'
+import { type ApiServer, startApiServer } from './server.ts'
 import type { Subresources } from './subresources.ts'
 
 /** An answer, read to its end. */
@@ -92,6 +92,23 @@ export async function startTestApi(init: TestApiInit = {}): Promise<TestApi> {
       await rm(folder, { recursive: true, force: true })
     },
   }
+}
+
+/** Only a server, on a socket that the test has chosen. */
+export function serveTest(socketPath: string): Promise<ApiServer> {
+  const limits = defaultLimits
+  const common = { clock: systemClock, random: systemRandom, limits, log: silentLog }
+  const objects = createObjects({}, { ...common, store: createMemoryStore(common) })
+  return startApiServer(
+    {
+      socketPath,
+      socketGroup: 'no-such-group',
+      version: '0.0.0',
+      readiness: {},
+      subresources: testSubresources,
+    },
+    { ...common, objects, metrics: createMetrics() },
+  )
 }
 
 function send(

@@ -47,8 +47,8 @@ const bookmarkMs = 60_000
 const longestMs = 3_600_000
 
 /**
- * Serves a watch (Kubernetes API concepts, "Efficient detection of changes"): one JSON event a line,
- * until the client leaves, the time is over or the server closes.
+ * Serves a watch (Kubernetes API concepts, "Efficient detection of changes"): one JSON event a
+ * line, until the client leaves, the time is over or the server closes.
  * @throws badRequest, tooMany; what goes wrong later is told as an ERROR event
  */
 export async function serveWatch(

@@ -19,7 +19,9 @@ export function bytesOf(data: RawData): Buffer {
   return Buffer.isBuffer(data) ? data : Buffer.from(data)
 }
 
-/** Resolves when a message has left this process, or the peer is gone: await it for back-pressure. */
+/**
+ * Resolves when a message has left this process, or the peer is gone: await it for back-pressure.
+ */
 export function sendMessage(socket: WebSocket, bytes: Buffer): Promise<void> {
   if (socket.readyState !== socket.OPEN) return Promise.resolve()
   return new Promise(resolve => socket.send(bytes, { binary: true }, () => resolve()))
