@@ -7,10 +7,10 @@ import { createPlainLog } from './plain-log.ts'
 import { lockedCommand } from './standing.ts'
 
 /**
- * Prepares the guardian, then becomes it: this process takes the locks (flock(1) keeps them over an
- * exec) and starts Node anew. When whoever starts us sets NODE_COMPILE_CACHE, the program is compiled
- * into that folder first, so that the process that stays never loads Node's type stripper. Measured:
- * 13 MB of its own instead of 27.
+ * Prepares the guardian, then becomes it: this process takes the locks (flock(1) keeps them over
+ * an exec) and starts Node anew. When whoever starts us sets NODE_COMPILE_CACHE, the program is
+ * compiled into that folder first, so that the process that stays never loads Node's type
+ * stripper. Measured: 13 MB of its own instead of 27.
  */
 async function becomeGuardian(): Promise<void> {
   const options = parseGuardianOptions(process.argv.slice(2))

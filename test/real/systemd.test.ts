@@ -10,8 +10,8 @@ import {
 } from '../support/systemd-machine.ts'
 
 /**
- * The units on a Debian whose PID 1 is systemd. One machine, one guest, and the story of a host: each
- * test goes on where the last one ended.
+ * The units on a Debian whose PID 1 is systemd. One machine, one guest, and the story of a host:
+ * each test goes on where the last one ended.
  */
 describe.skipIf(process.getuid?.() !== 0)('a host that systemd runs', () => {
   const checkout = join(import.meta.dirname, '../..')
