@@ -37,6 +37,7 @@ export const namespaceKind: Kind<Namespace> = {
   description: 'Owns the objects of one team.',
   schema: namespaceSchema,
   hasStatus: true,
+  finalizer: 'macfleet.dev/contents',
   columns: [
     nameColumn,
     {

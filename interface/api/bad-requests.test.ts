@@ -1,6 +1,6 @@
 import { connect } from 'node:net'
 import fc from 'fast-check'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { Log } from '../../base/log.ts'
 import { kinds } from '../../resources/kinds.ts'
 import { validate } from '../../resources/validate.ts'
@@ -8,15 +8,17 @@ import { collectionPath } from './resource-routes.ts'
 import { machineBody, machines, startTestApi, type TestApi } from './testing.ts'
 
 let api: TestApi
-let logged: object[]
-beforeEach(async () => {
+let logged: object[] = []
+beforeEach(() => {
   logged = []
+})
+beforeAll(async () => {
   const note = (fields: object) => logged.push(fields)
   const log: Log = { debug: note, info: note, warn: note, error: note, child: () => log }
   api = await startTestApi({ limits: { requestBodyBytes: 20_000, requestBodyMs: 300 }, log })
   await api.request('POST', machines(), { body: machineBody('a') })
 })
-afterEach(() => api.close())
+afterAll(() => api.close())
 
 const json = { 'content-type': 'application/json' }
 const yaml = { 'content-type': 'application/yaml' }
