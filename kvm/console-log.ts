@@ -1,7 +1,6 @@
-import { constants, watch } from 'node:fs'
-import { type FileHandle, open, rename, rm } from 'node:fs/promises'
+import { watch } from 'node:fs'
+import type { FileHandle } from 'node:fs/promises'
 import { type Clock, sleep } from '../base/clock.ts'
-import { failure } from '../base/errors.ts'
 import { isErrno } from '../base/files.ts'
 import { openGuestFile } from './guest-file.ts'
 
@@ -200,54 +199,4 @@ async function waitForChange(path: string, clock: Clock, signal: AbortSignal): P
   }
   await sleep(clock, pollMs, either).catch(() => {})
   enough.abort()
-}
-
-/**
- * Moves a log that is larger than `limitBytes` into its older file, by copying it and cutting it to
- * nothing, because QEMU goes on writing to the file that it has open (with O_APPEND,
- * `logappend=on`). What QEMU writes between the copy's end and the cut is lost. However this goes
- * wrong, the log is cut, so that it can't fill the disk. The folder is the guest's user's: nothing
- * is followed.
- * @returns whether the log was too large
- * @throws guestFileRefused when the log is a link, or has a second name
- */
-export async function rotateLog(path: string, limitBytes: number): Promise<boolean> {
-  const handle = await openIfThere(path, constants.O_RDWR)
-  if (handle === undefined) return false
-  try {
-    const { size, nlink } = await handle.stat()
-    if (size <= limitBytes) return false
-    if (nlink > 1) throw failure('guestFileRefused', { path })
-    try {
-      await copyAside(handle, path, limitBytes)
-    } finally {
-      await handle.truncate(0)
-    }
-    return true
-  } finally {
-    await handle.close()
-  }
-}
-
-/** Copies a log into its older file; of one that is more than twice too large, the end only. */
-async function copyAside(from: FileHandle, path: string, limitBytes: number): Promise<void> {
-  const older = olderLog(path)
-  const temporary = `${older}.tmp`
-  await rm(temporary, { force: true })
-  const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants
-  const to = await open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600)
-  try {
-    const { size } = await from.stat()
-    let offset = size > 2 * limitBytes ? size - limitBytes : 0
-    const end = offset + 2 * limitBytes
-    while (offset < end) {
-      const bytes = await readFrom(from, offset, Math.min(pieceBytes, end - offset))
-      if (bytes.length === 0) break
-      await to.writeFile(bytes)
-      offset += bytes.length
-    }
-  } finally {
-    await to.close()
-  }
-  await rename(temporary, older)
 }

@@ -4,8 +4,8 @@ import type { BackoffInit } from '../base/backoff.ts'
 import type { Clock } from '../base/clock.ts'
 import { failure } from '../base/errors.ts'
 import type { Limits } from '../base/limits.ts'
-import { type Log, messageOf } from '../base/log.ts'
-import { readLogTail, rotateLog } from './console-log.ts'
+import type { Log } from '../base/log.ts'
+import { readLogTail } from './console-log.ts'
 import { ConsoleSession } from './console-session.ts'
 import type { GuestFolder } from './guest-folder.ts'
 import { connectGuestSocket } from './guest-socket.ts'
@@ -33,7 +33,7 @@ export interface ConsoleComponents {
 /**
  * A guest's serial console. QEMU serves one client; we are it, for as long as the guest runs, and
  * hand everything on to any number of sessions. QEMU writes the log by itself, whether we are here
- * or not; we rotate it.
+ * or not; the guardian keeps it small.
  */
 export interface Console {
   /** Whether QEMU's end is there. */
@@ -56,9 +56,6 @@ export function attachConsole(init: ConsoleInit, components: ConsoleComponents):
   return new ConsoleHub(init, components)
 }
 
-/** The log is looked at each time the guest has said this part of its limit. */
-const rotationChecks = 8
-
 class ConsoleHub implements Console {
   readonly #init: ConsoleInit
   readonly #components: ConsoleComponents
@@ -67,8 +64,6 @@ class ConsoleHub implements Console {
   readonly #sessions = new Set<ConsoleSession>()
   #socket: Socket | undefined
   #firstByteSeen = false
-  #bytesSinceRotation = 0
-  #rotating: Promise<void> | undefined
 
   constructor(init: ConsoleInit, components: ConsoleComponents) {
     this.#init = init
@@ -117,7 +112,6 @@ class ConsoleHub implements Console {
     for (const session of this.#sessions) session.finish()
     this.#socket?.destroy()
     await this.#finished
-    await this.#rotating
   }
 
   async #serveConnection(): Promise<unknown> {
@@ -127,7 +121,6 @@ class ConsoleHub implements Console {
     socket.on('data', bytes => this.#hear(bytes))
     if (this.#closing.signal.aborted) socket.destroy()
     this.#socket = socket
-    this.#rotate()
     await closed
     this.#socket = undefined
     return this.#gone()
@@ -139,22 +132,6 @@ class ConsoleHub implements Console {
       this.#init.onFirstByte?.(this.#components.clock.wallMs())
     }
     for (const session of this.#sessions) session.hear(bytes)
-    this.#bytesSinceRotation += bytes.length
-    if (this.#bytesSinceRotation * rotationChecks >= this.#components.limits.serialLogBytes) {
-      this.#rotate()
-    }
-  }
-
-  #rotate(): void {
-    this.#bytesSinceRotation = 0
-    const { limits, log } = this.#components
-    const path = this.#init.folder.consoleLog
-    this.#rotating ??= rotateLog(path, limits.serialLogBytes)
-      .then(() => {})
-      .catch(error => log.warn({ path, error: messageOf(error) }, 'a serial log was not rotated'))
-      .finally(() => {
-        this.#rotating = undefined
-      })
   }
 
   #type(bytes: Buffer, done: () => void): void {

@@ -242,7 +242,8 @@ class Controller implements MachineController {
       host: host.name,
       alive: process !== undefined && process.ended === undefined,
       runState: runtime?.runState(),
-      stopping: tracked.stopping !== undefined,
+      // Until its end was collected: a guest that we are ending is not ready, whatever it last said.
+      stopping: tracked.stopping !== undefined || tracked.record?.intent !== undefined,
       obstacle: tracked.obstacle,
       willStart: step.kind === 'start' || step.kind === 'wait',
       accelerator: host.accelerator.accelerator,
