@@ -1,10 +1,19 @@
 import { execFileSync } from 'node:child_process'
-import { createReadStream, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import {
+  createReadStream,
+  readdirSync,
+  readFileSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { chmod, open, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { expect, test } from 'vitest'
+import { Level } from 'level'
+import { expect, onTestFinished, test } from 'vitest'
 import { isFailure } from '../base/errors.ts'
 import { defaultLimits } from '../base/limits.ts'
+import { silentLog } from '../base/log.ts'
 import {
   digestOfBytes,
   noise,
@@ -13,6 +22,7 @@ import {
   writeSparseFile,
 } from '../test/support/images.ts'
 import { temporaryFolder } from '../test/support/temporary-folder.ts'
+import { openChunkIndex } from './chunk-index.ts'
 import { decodeLayerIndex } from './layer-index.ts'
 
 const MiB = 1024 * 1024
@@ -230,6 +240,32 @@ test('what a crash leaves is cleared, and a damaged image is not listed', async 
   expect(await again.findChunk(digestOfBytes(noise(MiB, 1)))).toMatchObject({ image: digest })
 })
 
+test('chunks that a crash left half entered or half taken out are put right', async () => {
+  const folder = temporaryFolder()
+  const images = join(folder, 'images')
+  const store = await openTestStore(images)
+  const { digest } = await store.importImage({ path: sampleDisk(folder) }, raw)
+  await store.close()
+  const gone = `sha256:${'0'.repeat(64)}`
+  const chunk = digestOfBytes(noise(MiB))
+  const index = await openChunkIndex({ folder: join(images, 'index'), rebuild: false }, silentLog)
+  const place = [{ offsetBytes: 0, lengthBytes: 4096 }]
+  await index.add(gone, { virtualSizeBytes: MiB, chunks: [{ digest: gone, extents: place }] })
+  await index.close()
+  const database = new Level<string, string>(join(images, 'index'))
+  await database.put(`image!${gone}`, 'partial')
+  await database.put(`image!${digest}`, 'partial')
+  await database.clear({ gte: `chunk!${chunk.slice(7)}`, lte: `chunk!${chunk.slice(7)}~` })
+  await database.close()
+  const again = await openTestStore(images)
+  expect(await again.findChunk(chunk)).toMatchObject({ image: digest })
+  await again.close()
+  const after = await openChunkIndex({ folder: join(images, 'index'), rebuild: false }, silentLog)
+  onTestFinished(() => after.close())
+  expect(await after.images()).toEqual(new Map([[digest, 'whole']]))
+  expect(await after.find(gone)).toBeUndefined()
+})
+
 test('a source that fails leaves nothing behind', async () => {
   const folder = temporaryFolder()
   const images = join(folder, 'images')
@@ -246,6 +282,9 @@ test('a source that fails leaves nothing behind', async () => {
   await expect(store.importImage(odd, raw)).rejects.toThrow('(sizeNotWholeSectors)')
   const packed = { stream: streamOf(Buffer.from('\x1f\x8b\x08\0', 'latin1')) }
   await expect(store.importImage(packed, { format: 'auto' })).rejects.toThrow('(gzip)')
+  const shrinking = { path: sampleDisk(folder, 'shrinking') }
+  const onProgress = () => truncateSync(shrinking.path, MiB)
+  await expect(store.importImage(shrinking, { ...raw, onProgress })).rejects.toThrow('(truncated)')
   execFileSync('mkfifo', [join(folder, 'pipe')])
   for (const name of ['pipe', 'missing', '.']) {
     const path = join(folder, name)

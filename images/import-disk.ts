@@ -2,6 +2,7 @@ import { constants } from 'node:fs'
 import { copyFile, type FileHandle, open, rm } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import type { Clock } from '../base/clock.ts'
+import { isErrno } from '../base/files.ts'
 import type { Limits } from '../base/limits.ts'
 import {
   type ByteSource,
@@ -28,6 +29,7 @@ import { blockBytes } from './layer-index.ts'
 import { recognisedBytes, recogniseFormat } from './recognise-format.ts'
 import { refuse } from './refusal.ts'
 import type { SandboxIdentity } from './sandbox.ts'
+import { shortened } from './scan-messages.ts'
 import { type ScanResult, scanFile, scanStream } from './scanner.ts'
 import { createAdmission, spoolStream } from './spool.ts'
 import { watchAllocation } from './watch-allocation.ts'
@@ -192,7 +194,12 @@ async function scan(
   const onProgress = (doneBytes: number) =>
     work.onProgress({ stage: 'hashing', doneBytes, totalBytes })
   const task = { ...source, diskFile: work.disk.fd, readOnly: false }
-  return await scanFile(task, { onProgress, signal: work.signal })
+  try {
+    return await scanFile(task, { onProgress, signal: work.signal })
+  } catch (error) {
+    if (!isErrno(error, shortened)) throw error
+    throw refusalFailure(refuse('truncated', 'it became shorter while it was read'))
+  }
 }
 
 async function inspectFile(work: Work, file: SourceFile): Promise<RawFacts | Qcow2Facts> {
