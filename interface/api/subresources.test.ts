@@ -202,6 +202,39 @@ describe('exec', () => {
     })
   })
 
+  test('lets a client wait whose input is not read, and loses nothing of it', async () => {
+    let session: ExecSession | undefined
+    const reading = Promise.withResolvers<void>()
+    let received = 0
+    await start({
+      async prepareCommand() {
+        return async given => {
+          session = given
+          await reading.promise
+          for await (const chunk of given.input) received += chunk.length
+          return { exitCode: 0 }
+        }
+      },
+    })
+    const { socket, closed } = await connect('exec?command=cat&stdin=true', v5)
+    const block = Buffer.alloc(65_536)
+    for (let sent = 0; sent < 200; sent++) socket.send(block)
+    // The server stopped reading: what is left stays with the client.
+    let before = -1
+    const isSteady = () => {
+      const isSame = socket.bufferedAmount === before
+      before = socket.bufferedAmount
+      return isSame
+    }
+    await expect.poll(isSteady, { interval: 100 }).toBe(true)
+    expect(socket.bufferedAmount).toBeGreaterThan(100 * block.length)
+    expect(session?.input.readableLength).toBeLessThan(4 * block.length)
+    socket.send(Buffer.from([channels.close, channels.stdin]))
+    reading.resolve()
+    await closed
+    expect(received).toBe(200 * (block.length - 1))
+  })
+
   test('without stdin has none, and tells success', async () => {
     await start()
     const session = await connect('exec?command=cat', ['v4.channel.k8s.io'])
