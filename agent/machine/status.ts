@@ -84,10 +84,8 @@ export function phaseOf(
     if (view.runState === 'paused') {
       return machine.spec.powerState === 'Suspended' ? 'Suspended' : 'Starting'
     }
-    if (view.runState === undefined || view.runState === 'io-error') {
-      return record?.bootTimings?.firmwareMs === undefined ? 'Starting' : 'Running'
-    }
-    return 'Stopped'
+    // A guest that has ended counts as running until its QEMU is gone and its memory is free.
+    return record?.bootTimings?.firmwareMs === undefined ? 'Starting' : 'Running'
   }
   if (view.willStart) return record?.lastExit === undefined ? 'Pending' : 'Starting'
   if (machine.spec.powerState === 'Stopped' || record?.lastExit === undefined) return 'Stopped'
@@ -122,7 +120,9 @@ function readyCondition(
   const no = (reason: string, message: string) =>
     ({ type: 'Ready', status: 'False', reason, message }) as const
   if (view.obstacle !== undefined) return no(view.obstacle.reason, view.obstacle.message)
-  if (view.stopping) return no('Stopping', 'The guest is being shut down')
+  if (view.stopping || view.runState === 'ended') {
+    return no('Stopping', 'The guest is being shut down')
+  }
   if (view.runState === 'io-error') {
     return no(
       'DiskFull',
