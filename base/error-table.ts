@@ -391,12 +391,6 @@ export const errorTable = {
     sentence: '{name} can not be reached by SSH: {detail}',
     next: '{advice}',
   },
-  terminalMissing: {
-    reason: 'BadRequest',
-    httpStatus: 400,
-    sentence: '`-t` needs a terminal on standard input',
-    next: 'Leave out -t where a program runs the command',
-  },
   someFailed: {
     reason: 'InternalError',
     httpStatus: 500,

@@ -46,7 +46,11 @@ export async function awaitMachine(
   }
 }
 
+/** How far a boot has come; nothing of one that is over. */
 function timingsOf(object: Resource | undefined): string {
-  const timings = object === undefined ? '' : timingsText(asMachine(object))
-  return timings === '' ? '' : ` (${timings})`
+  if (object === undefined) return ''
+  const machine = asMachine(object)
+  const timings = timingsText(machine)
+  const over = machine.status?.bootTimings?.sshMs !== undefined
+  return timings === '' || over ? '' : ` (${timings})`
 }

@@ -30,7 +30,7 @@ export function formatSpan(spanMs: number): string {
   return spanMs < 1000 ? `${Math.round(spanMs)} ms` : `${(spanMs / 1000).toFixed(2)} s`
 }
 
-/** The last step that was reached, for a line of progress; empty before the first. */
+/** The last step that was reached; empty before the first. */
 export function timingsText(machine: VirtualMachine): string {
   const last = bootSteps(machine).at(-1)
   return last === undefined ? '' : `${last.label} after ${formatSpan(last.atMs)}`

@@ -61,7 +61,10 @@ function fields(members: Record<string, unknown>, level: number, paint: Paint): 
   const simple = Object.entries(members).filter(([, value]) => !isEmpty(value))
   const columns = Math.max(0, ...simple.filter(([, v]) => !isRecord(v)).map(([n]) => n.length))
   return simple.flatMap(([name, value]) => {
-    if (isRecord(value)) return [`${indent}${name}:`, ...fields(namedAsIs(value), level + 1, paint)]
+    if (isRecord(value)) {
+      const inner = usersWords.has(name) ? value : titled(value)
+      return [`${indent}${name}:`, ...fields(inner, level + 1, paint)]
+    }
     const head = `${indent}${`${name}:`.padEnd(columns + 1)}  `
     if (!Array.isArray(value)) return [head + painted(String(value), paint)]
     const [first = '', ...others] = value.map(item => element(item))
@@ -69,11 +72,8 @@ function fields(members: Record<string, unknown>, level: number, paint: Paint): 
   })
 }
 
-/** Keys of labels and the like are the user's words: they stay as they are. */
-function namedAsIs(value: Record<string, unknown>): Record<string, unknown> {
-  const own = Object.keys(value).every(name => /^[a-z][A-Za-z0-9]*$/.test(name))
-  return own ? titled(value) : value
-}
+/** Members whose keys are the user's words, which stay as they are. */
+const usersWords = new Set(['Labels', 'Annotations', 'Host Selector'])
 
 function isEmpty(value: unknown): boolean {
   if (value === undefined || value === null || value === '') return true

@@ -60,8 +60,9 @@ export async function runSession(
   const { stream } = session
   const resize = () => {
     const { columns, rows } = invocation.stdout
-    if (stream.writable)
-      stream.write(frame('resize', JSON.stringify({ Width: columns, Height: rows })))
+    // Without a terminal of ours the command keeps the size that its own begins with.
+    if (columns === undefined || rows === undefined || !stream.writable) return
+    stream.write(frame('resize', JSON.stringify({ Width: columns, Height: rows })))
   }
   if (input.tty) {
     resize()

@@ -100,7 +100,7 @@ export function kindNamed(word: string): KindName {
   const meant = nearest(wanted, words)
   const known = `known are ${kindNames.map(kind => kind.plural).join(', ')}`
   const hint = meant === undefined ? known : `did you mean ${meant}?`
-  const detail = `there is no kind ${word}; ${hint}`
+  const detail = `there is no kind ${word} (${hint})`
   throw failure('usageWrong', { detail, command: 'macfleet get' })
 }
 

@@ -140,7 +140,7 @@ function kindOf(value: Record<string, unknown>, source: string): KindName {
     kind,
     kindNames.map(name => name.kind),
   )
-  const hint = meant === undefined || meant === kind ? '' : `; did you mean ${meant}?`
+  const hint = meant === undefined || meant === kind ? '' : ` (did you mean ${meant}?)`
   const detail = `there is no kind ${kind} in ${apiVersion}${hint}`
   throw failure('manifestInvalid', { source, detail })
 }

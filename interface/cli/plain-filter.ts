@@ -1,7 +1,8 @@
 /**
  * Makes what a guest wrote to its console safe and readable on a terminal: line ends, tabs and
  * colours stay, all else that moves the cursor, clears the screen, retitles the window or makes the
- * terminal answer is dropped. Control sequences: ECMA-48; strings that end with ST or BEL: xterm's ctlseqs.
+ * terminal answer is dropped. Control sequences: ECMA-48; strings that end with ST or BEL: xterm's
+ * ctlseqs.
  */
 export interface PlainFilter {
   /** The part of `bytes` that may be shown; a sequence that is not whole yet is kept for the next. */

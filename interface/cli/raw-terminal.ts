@@ -5,7 +5,8 @@ export const escapeByte = 0x1d
 
 /**
  * Runs `act` with the terminal in raw mode: each key is handed over at once, and Ctrl-C is a key
- * like any other. The mode of before comes back however `act` ends. Without a terminal nothing changes.
+ * like any other. The mode of before comes back however `act` ends. Without a terminal nothing
+ * changes.
  */
 export async function withRawTerminal<T>(
   { stdin }: Pick<Invocation, 'stdin'>,

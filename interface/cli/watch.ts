@@ -35,7 +35,7 @@ export interface WatchComponents {
 /**
  * Every change after a revision, without gaps. A connection that breaks (the daemon was restarted)
  * is taken up again where it ended, for about half a minute of failures in a row.
- * @throws StatusError with reason Expired when that revision is forgotten: list again, and watch anew
+ * @throws StatusError with reason Expired when that revision is forgotten: list and watch anew
  */
 export async function* watchChanges(
   init: WatchInit,

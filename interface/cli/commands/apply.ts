@@ -9,6 +9,7 @@ import { note, print } from '../output.ts'
 import { createObject, getObject, mergeObject } from '../resource-client.ts'
 import { StatusError } from '../status-error.ts'
 import { printable } from '../text.ts'
+import { isRecord } from '../untyped.ts'
 
 interface ApplyOptions {
   filename: string[]
@@ -68,7 +69,7 @@ async function apply(manifest: Manifest, client: ApiClient): Promise<Outcome> {
   const before = await find(manifest, client)
   if (before === undefined) {
     try {
-      await createObject(client, kind, namespace, object)
+      await createObject(client, kind, namespace, withoutNulls(object))
       return 'created'
     } catch (thrown) {
       // Somebody else created it in between.
@@ -87,6 +88,14 @@ async function find({ kind, namespace, name }: Manifest, client: ApiClient) {
     if (thrown instanceof StatusError && thrown.reason === 'NotFound') return undefined
     throw thrown
   }
+}
+
+/** A null takes a field away; of an object that is not there yet there is nothing to take. */
+function withoutNulls(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(withoutNulls)
+  if (!isRecord(value)) return value
+  const kept = Object.entries(value).filter(([, member]) => member !== null)
+  return Object.fromEntries(kept.map(([name, member]) => [name, withoutNulls(member)]))
 }
 
 /** Members of metadata that the server gives: in what `get -o yaml` printed, and not ours to set. */

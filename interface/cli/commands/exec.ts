@@ -1,5 +1,4 @@
 import type { Command } from 'commander'
-import { failure } from '../../../base/errors.ts'
 import { connect, optionsOf } from '../command-module.ts'
 import { type ExecInput, execProtocols, runSession } from '../exec-session.ts'
 import type { Invocation } from '../invocation.ts'
@@ -37,7 +36,6 @@ Examples:
       const name = machineNameOf(vm, 'macfleet exec')
       const tty = options.tty === true
       const input: ExecInput = { tty, stdin: options.stdin === true }
-      if (tty && invocation.stdin.isTTY !== true) throw failure('terminalMissing', {})
       const { client, namespace } = await connect(invocation, command)
       const path = `${objectPath(virtualMachineName, namespace, name)}/exec`
       const init = { path, query: queryOf(words, input), protocols: execProtocols }

@@ -48,6 +48,7 @@ async function ownVersion(): Promise<string> {
 async function serverVersion(invocation: Invocation, command: Command): Promise<string> {
   const { client } = await connect(invocation, command)
   const answer = await client.request('GET', '/version')
-  // Kubernetes' version.Info; its gitVersion begins with a v.
-  return isRecord(answer) ? textOf(answer['gitVersion']).replace(/^v/, '') : ''
+  // Kubernetes' version.Info: `v1.32.0+macfleet-0.1.0`, the API's version and then the daemon's own.
+  const version = isRecord(answer) ? textOf(answer['gitVersion']) : ''
+  return /\+macfleet-(.+)$/.exec(version)?.[1] ?? version
 }
