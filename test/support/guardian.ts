@@ -25,7 +25,10 @@ export interface TestClient extends Guardian {
   exits: ExitEvent[]
 }
 
-const program = join(import.meta.dirname, '../../agent/guardian/main.ts')
+const checkout = join(import.meta.dirname, '../..')
+const program = join(checkout, 'agent/guardian/main.ts')
+/** Shared by all tests: compiled once, a guardian starts in half the time. */
+const NODE_COMPILE_CACHE = join(checkout, '.macfleet/cache/compiled')
 
 /** Starts a guardian with folders below `folder`; it may not be ready yet. */
 export function startGuardian(
@@ -35,7 +38,10 @@ export function startGuardian(
   mkdirSync(runFolder, { recursive: true })
   const args = [program, '--run-dir', runFolder, '--data-dir', dataFolder]
   const log = openSync(join(folder, 'guardian.stderr'), 'a')
-  const child = spawn(process.execPath, args, { stdio: ['ignore', log, log] })
+  const child = spawn(process.execPath, args, {
+    env: { ...process.env, NODE_COMPILE_CACHE },
+    stdio: ['ignore', log, log],
+  })
   closeSync(log)
   onTestFinished(() => endProcess(child))
   return {
