@@ -123,6 +123,7 @@ kernel_package() {
 # Sets kernel, and inputs: a hash of the scripts and of the packages, whose names, versions, files
 # and digests go to the file $versions, one package a line.
 choose_packages() { # PACKAGE...
+  chosen=("$@")
   kernel=$(kernel_package)
   if [ -z "$kernel" ]; then
     fetch_lists
@@ -149,23 +150,24 @@ fetch_lists() {
   apt-get "${apt_options[@]}" -qq update >&2 || fail "apt-get update does not work here"
 }
 
-# Fills the cache with the chosen packages, checked by digest. Lists that name a version which the
-# mirror has dropped are the usual reason for a failure, so they are renewed once.
-fetch_packages() { # PACKAGE...: those given to choose_packages
+# Brings some of the chosen packages into the cache, checked by digest. Lists that name a version
+# which the mirror has dropped are the usual reason for a failure, so they are renewed once.
+fetch_packages() { # PACKAGE...
   exec 8>"$cache/.lock"
   flock 8
-  if ! fetch_missing; then
+  if ! fetch_missing "$@"; then
     [ $lists_are_ours = no ] || fail "apt-get could not download the packages"
     fetch_lists
-    choose_packages "$@"
-    fetch_missing || fail "apt-get could not download the packages"
+    choose_packages "${chosen[@]}"
+    fetch_missing "$@" || fail "apt-get could not download the packages"
   fi
   exec 8>&-
 }
 
-fetch_missing() {
+fetch_missing() { # PACKAGE...
   local name version file digest wanted=()
   while read -r name version file digest; do
+    [[ " $* " == *" $name "* ]] || continue
     echo "$digest  $cache/$file" | sha256sum --check --status 2>/dev/null && continue
     rm -f "$cache/$file"
     wanted+=("$name=$version")
@@ -199,6 +201,24 @@ unpack() { # FOLDER PACKAGE...
 make_fat() { # FILE SIZE_MIB LABEL
   truncate -s "$2M" "$1"
   mkfs.vfat --invariant -h 2048 -n "$3" "$1" >/dev/null
+}
+
+# What the two boot loaders read: syslinux under SeaBIOS, systemd-boot under OVMF.
+loader_files() { # TREE NAME KERNEL_OPTIONS
+  printf 'timeout 0\n' >"$1/loader/loader.conf"
+  printf 'title %s\nlinux /vmlinuz\ninitrd /initrd\noptions %s\n' "$2" "$3" \
+    >"$1/loader/entries/$2.conf"
+  printf 'DEFAULT %s\nLABEL %s\n LINUX /vmlinuz\n INITRD /initrd\n APPEND %s\n' "$2" "$2" "$3" \
+    >"$1/syslinux.cfg"
+}
+
+# The first 440 bytes of a disk; the partition table begins behind them.
+write_boot_code() { # DISK FILE
+  dd if="$2" of="$1" bs=440 count=1 conv=notrunc status=none
+}
+
+write_partition() { # DISK FILE AT_MIB
+  dd if="$2" of="$1" bs=1M seek="$3" conv=notrunc,sparse status=none
 }
 
 set_dates() { find "$1" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +; }
