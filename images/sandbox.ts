@@ -27,14 +27,13 @@ export type Sandbox = (
   limits: SandboxLimits,
 ) => Promise<CommandResult>
 
-/** Address space of a contained program: qemu-img takes 300 MiB at most in our tests. */
-const addressSpaceBytes = 2 * 1024 ** 3
-const openFiles = 64
+/** Address space of a contained program: 256 MiB did for qemu-img with clusters of 2 MiB. */
+const addressSpaceBytes = 1024 ** 3
 const path = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
 /**
  * Makes the containment for tools that read files from outside: no environment of ours, no
- * privileges and none to be had, bounds on memory, time, files, and death with the daemon
+ * privileges and none to be had, bounds on memory, time and file size, and death with the daemon
  * (setpriv(1), prlimit(1)).
  * @param identity who the programs run as; without it (not root) they stay what we are
  */
@@ -47,7 +46,6 @@ export function createSandbox(run: CommandRunner, identity: SandboxIdentity | un
       `--as=${addressSpaceBytes}`,
       `--cpu=${seconds}`,
       `--fsize=${limits.fileBytes}`,
-      `--nofile=${openFiles}`,
       '--core=0',
     ]
     const contained = [
@@ -67,12 +65,22 @@ export function createSandbox(run: CommandRunner, identity: SandboxIdentity | un
       outputBytes: limits.outputBytes,
       acceptedCodes: anyCode,
     })
-    if (result.code === notFoundCode) throw failure('commandMissing', { command })
+    const missing = missingProgram(result, command)
+    if (missing !== undefined) throw failure('commandMissing', { command: missing })
     return result
   }
 }
 
-const notFoundCode = 127
+/** Which program of the chain env, setpriv, prlimit, command could not be executed, if any. */
+function missingProgram({ code, stderr }: CommandResult, command: string): string | undefined {
+  // A program that can't be loaded for another reason ends with 127 too, and says so itself.
+  if (code !== 127 || !/failed to execute|No such file or directory/.test(stderr)) return undefined
+  return (
+    ['setpriv', 'prlimit'].find(tool => stderr.includes(tool) && !stderr.includes(command)) ??
+    command
+  )
+}
+
 /** -1 stands for an end by a signal. */
 const anyCode = Array.from({ length: 257 }, (_, index) => index - 1)
 
