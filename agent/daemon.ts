@@ -9,6 +9,7 @@ import type { Log } from '../base/log.ts'
 import type { Registry } from '../base/metrics.ts'
 import type { Random } from '../base/random.ts'
 import { createEventRecorder } from '../cluster/event-recorder.ts'
+import { namespaceGuard, startNamespaceController } from '../cluster/namespace-controller.ts'
 import { createObjects, type Objects } from '../cluster/objects.ts'
 import { openLevelStore } from '../cluster/store/level.ts'
 import { openImageStore } from '../images/image-store.ts'
@@ -101,8 +102,13 @@ async function startParts(
     components,
   )
   undo.add(() => images.close())
-  const objects = createObjects({ guards: [imageGuard(images)] }, { store, clock, random })
+  const objects = createObjects(
+    { guards: [imageGuard(images), namespaceGuard] },
+    { store, clock, random },
+  )
   await ensureDefaultNamespace(objects)
+  const namespaces = startNamespaceController({ objects, clock, log })
+  undo.add(() => namespaces.stop())
   const monitor = await startMonitor({ folder: config.dataDir, intervalMs: monitorMs }, components)
   undo.add(() => monitor.stop())
   const guardian = await keepGuardian(config, components)

@@ -3,12 +3,13 @@ import { mkdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Readable, Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { type Clock, sleep, timestamp } from '../base/clock.ts'
+import { type Clock, timestamp } from '../base/clock.ts'
 import { failure, isFailure, messageOf } from '../base/errors.ts'
 import type { Limits } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import { type Again, createWorkQueue, type WorkQueue } from '../base/work-queue.ts'
 import type { EventRecorder } from '../cluster/event-recorder.ts'
+import { type Following, followObjects } from '../cluster/object-follow.ts'
 import type { Guard, Objects } from '../cluster/objects.ts'
 import type { ImageStore } from '../images/image-store.ts'
 import type { ImportProgress } from '../images/import-disk.ts'
@@ -70,7 +71,7 @@ export async function startImageController(
 class Controller implements ImageController {
   readonly #components: ImageControllerComponents
   readonly #queue: WorkQueue
-  readonly #stopping = new AbortController()
+  #following: Following | undefined
   /** Images whose content comes in just now, by uid. */
   readonly #receiving = new Set<string>()
   readonly #known = new Map<string, { namespace: string; name: string }>()
@@ -90,7 +91,7 @@ class Controller implements ImageController {
     for (const image of (await objects.list(imageKind)).items) {
       if (image.status?.phase === 'Importing') await this.#interrupted(image)
     }
-    void this.#follow()
+    this.#following = followObjects(imageKind, this.#components, image => this.#seen(image))
   }
 
   refresh(): void {
@@ -98,7 +99,7 @@ class Controller implements ImageController {
   }
 
   async stop(): Promise<void> {
-    this.#stopping.abort()
+    await this.#following?.stop()
     await this.#queue.stop()
   }
 
@@ -251,25 +252,6 @@ class Controller implements ImageController {
       importedAt: record.importedAt,
       lastUsedAt: record.lastUsedAt,
       conditions: withCondition([], condition, timestamp(clock)),
-    }
-  }
-
-  async #follow(): Promise<void> {
-    const { objects, log, clock } = this.#components
-    const { signal } = this.#stopping
-    while (!signal.aborted) {
-      try {
-        const list = await objects.list(imageKind)
-        for (const image of list.items) this.#seen(image)
-        const afterResourceVersion = list.resourceVersion
-        for await (const change of objects.watch(imageKind, { afterResourceVersion, signal })) {
-          if (change.type !== 'BOOKMARK') this.#seen(change.object)
-        }
-      } catch (error) {
-        if (signal.aborted) return
-        log.warn({ error: messageOf(error) }, 'the watch of images broke; listing again')
-        await sleep(clock, 200, signal).catch(() => {})
-      }
     }
   }
 

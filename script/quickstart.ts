@@ -11,7 +11,8 @@ const machine = 'quickstart'
 /** Runs the command line of macfleet; its standard output when that was asked for. */
 function macfleet(args: readonly string[], output: 'show' | 'return' = 'show') {
   const stdio = ['inherit', output === 'show' ? 'inherit' : 'pipe', 'inherit'] as const
-  const { status, stdout } = spawnSync(cli, args, { stdio: [...stdio], encoding: 'utf8' })
+  const ours = ['--socket', join(folder, 'run/macfleet.sock'), ...args]
+  const { status, stdout } = spawnSync(cli, ours, { stdio: [...stdio], encoding: 'utf8' })
   return { ok: status === 0, output: stdout ?? '' }
 }
 

@@ -1,11 +1,10 @@
 import { preciseTimestamp, timestamp } from '../../base/clock.ts'
-import { isFailure } from '../../base/errors.ts'
-import { messageOf } from '../../base/log.ts'
+import { isFailure, messageOf } from '../../base/errors.ts'
 import { type Again, createWorkQueue, type WorkQueue } from '../../base/work-queue.ts'
+import { type Following, followObjects } from '../../cluster/object-follow.ts'
 import { guestFolder } from '../../kvm/guest-folder.ts'
 import { parseDurationMs } from '../../resources/duration.ts'
 import { imageKind } from '../../resources/image.ts'
-import type { Kind, Resource } from '../../resources/kind.ts'
 import { type VirtualMachine, virtualMachineKind } from '../../resources/virtual-machine.ts'
 import { requestOf } from '../capacity.ts'
 import type { GuardedProcess } from '../guardian/protocol.ts'
@@ -45,7 +44,7 @@ class Controller implements MachineController {
   readonly #queue: WorkQueue
   readonly #tracked = new Map<string, Tracked>()
   readonly #processes = new Map<string, GuardedProcess>()
-  readonly #stopping = new AbortController()
+  readonly #followings: Following[] = []
   #guardianAnswers = false
 
   constructor(context: MachineContext) {
@@ -68,8 +67,10 @@ class Controller implements MachineController {
     })
     guardian.onConnected(() => void this.#refreshProcesses())
     await this.#refreshProcesses()
-    void this.#follow(virtualMachineKind, machine => this.#trackMachine(machine))
-    void this.#follow(imageKind, () => this.#wakeHindered())
+    this.#followings.push(
+      followObjects(virtualMachineKind, this.#context, machine => this.#trackMachine(machine)),
+      followObjects(imageKind, this.#context, () => this.#wakeHindered()),
+    )
   }
 
   find({ namespace, name }: { namespace?: string; name: string }): Tracked | undefined {
@@ -81,7 +82,7 @@ class Controller implements MachineController {
   }
 
   async stop(): Promise<void> {
-    this.#stopping.abort()
+    await Promise.all(this.#followings.map(following => following.stop()))
     for (const tracked of this.#tracked.values()) tracked.stopping?.abort()
     await this.#queue.stop()
     await Promise.all([...this.#tracked.values()].map(tracked => tracked.runtime?.close()))
@@ -102,24 +103,6 @@ class Controller implements MachineController {
     }
     this.#guardianAnswers = true
     this.wake()
-  }
-
-  /** Lists a kind, then watches it; from the start again when the watch has a gap. */
-  async #follow<T extends Resource>(kind: Kind<T>, seen: (object: T) => void): Promise<void> {
-    const { objects, log, clock } = this.#context
-    const { signal } = this.#stopping
-    while (!signal.aborted) {
-      try {
-        const list = await objects.list(kind)
-        for (const object of list.items) seen(object)
-        const watch = objects.watch(kind, { afterResourceVersion: list.resourceVersion, signal })
-        for await (const change of watch) if (change.type !== 'BOOKMARK') seen(change.object)
-      } catch (error) {
-        if (signal.aborted) return
-        log.warn({ kind: kind.kind, error: messageOf(error) }, 'a watch broke; listing again')
-        await new Promise<void>(resolve => clock.setTimer(200, resolve))
-      }
-    }
   }
 
   #trackMachine(machine: VirtualMachine): void {
