@@ -67,10 +67,15 @@ async function startUntilAnswered(
   { clock, log }: EnsureGuardianComponents,
 ): Promise<GuardianHello> {
   for (;;) {
-    const exited = startDetached(options)
+    const { child, exited } = startDetached(options)
     log.info({ runFolder: options.runFolder }, 'starting a guardian')
     const outcome = await Promise.race([hello, exited])
-    if (typeof outcome === 'object') return outcome
+    if (typeof outcome === 'object') {
+      // Another's guardian answers. Ours may not have come to the locks yet; should that other one be
+      // stopped now, ours would come to life when nobody wants it any more.
+      if (child.pid !== outcome.pid) child.kill('SIGKILL')
+      return outcome
+    }
     // Somebody has a lock: another that starts, and will answer, or one that is about to end.
     if (outcome !== lockedExitCode) {
       throw startFailure(`exit code ${outcome}`, guardianPaths(options).log)
@@ -83,9 +88,9 @@ async function startUntilAnswered(
 /**
  * Starts a guardian that has nothing of ours but its arguments: a session of its own, no terminal,
  * its output in a file.
- * @returns its exit code, when it ends before we do; -1 for a signal
+ * @returns with it, its exit code, when it ends before we do; -1 for a signal
  */
-function startDetached(options: GuardianOptions): Promise<number> {
+function startDetached(options: GuardianOptions) {
   makeFolder(options.runFolder, 0o755)
   const { log, compiled } = guardianPaths(options)
   const compileCache = process.env['NODE_COMPILE_CACHE'] ?? compiled
@@ -99,10 +104,11 @@ function startDetached(options: GuardianOptions): Promise<number> {
   })
   closeSync(logFile)
   child.unref()
-  return new Promise((resolve, reject) => {
+  const exited = new Promise<number>((resolve, reject) => {
     child.once('error', reject)
     child.once('exit', code => resolve(code ?? -1))
   })
+  return { child, exited }
 }
 
 function startFailure(detail: string, path: string): Error {

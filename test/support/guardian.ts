@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, mkdirSync, openSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
 import { connectGuardian, type Guardian } from '../../agent/guardian/client.ts'
@@ -105,4 +105,20 @@ export async function until(
 /** Whether no process with that pid runs. */
 export function isGone(pid: number): boolean {
   return identify(pid) === undefined
+}
+
+/** The pids of all processes that have a text in their command line. */
+export function processesWith(text: string): number[] {
+  return readdirSync('/proc')
+    .filter(name => /^\d+$/.test(name))
+    .map(Number)
+    .filter(pid => !isGone(pid) && readCommandLine(pid).includes(text))
+}
+
+function readCommandLine(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+  } catch {
+    return ''
+  }
 }
