@@ -71,7 +71,7 @@ async function startUntilAnswered(
     log.info({ runFolder: options.runFolder }, 'starting a guardian')
     const outcome = await Promise.race([hello, exited])
     if (typeof outcome === 'object') {
-      // Another's guardian answers. Ours may not have come to the locks yet; should that other one be
+      // Another's guardian answers. Ours may not have come to the locks yet; should that one be
       // stopped now, ours would come to life when nobody wants it any more.
       if (child.pid !== outcome.pid) child.kill('SIGKILL')
       return outcome

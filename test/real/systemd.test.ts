@@ -71,7 +71,7 @@ describe.skipIf(process.getuid?.() !== 0)('a host that systemd runs', () => {
     expect(await run('pgrep -fc [a]gent/guardian/serve.ts')).toBe('1')
   })
 
-  test('runs a guest in a scope of its own, with nothing of the guardian but its care', async () => {
+  test('runs a guest in a scope of its own, with no standing of the guardian', async () => {
     await run(`macfleet image import /root/micro.raw --name micro
       macfleet run micro --name one --memory 256Mi --no-ssh --restart-policy Always`)
     await until('the guest runs', async () => (await phase()) === 'Running')
