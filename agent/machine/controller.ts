@@ -223,7 +223,8 @@ class Controller implements MachineController {
     const { runtime } = tracked
     return {
       host: host.name,
-      alive: process !== undefined && process.ended === undefined,
+      // An end counts when it was collected: until then nobody knows what it means.
+      alive: process !== undefined,
       runState: runtime?.runState(),
       // Until its end was collected: a guest that we are ending is not ready, whatever it last said.
       stopping: tracked.stopping !== undefined || tracked.record?.intent !== undefined,
