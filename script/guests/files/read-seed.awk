@@ -1,5 +1,6 @@
-# Reads the part of cloud-config that the demo guests obey and writes it to files in the folder DIR:
-# `keys` (ssh_authorized_keys, wherever it stands), `hostname`, `runcmd` (a shell script).
+# Reads the two files of a NoCloud seed, as far as the demo guests obey them, and writes to files in
+# the folder DIR: `instance-id` and `hostname` from meta-data; from user-data `hostname`, `keys`
+# (ssh_authorized_keys, wherever it stands) and `runcmd` (a shell script).
 #
 # Not a YAML parser. It knows block lists, flow lists, quoted, folded and literal strings, which is
 # what people write by hand and what YAML libraries print; anything else is passed over.
@@ -115,17 +116,24 @@ function begin_section(name, column, text) {
   else if (text != "" && text !~ /^#/) { emit(section, scalar(text)); end_section() }
 }
 
+# meta-data has plain `name: value` lines; user-data, which is read later, may name the host anew.
+function meta_line(line) {
+  if (starts_with_key(line, "instance-id")) print scalar(after_key(line)) > (DIR "/instance-id")
+  else if (starts_with_key(line, "local-hostname")) hostname = scalar(after_key(line))
+}
+
 function top_of_section(line, indent,    text, column) {
   text = substr(line, indent + 1)
   column = indent
   while (match(text, /^-[ ]+/)) { column += RLENGTH; text = substr(text, RLENGTH + 1) }
   if (starts_with_key(text, "ssh[_-]authorized[_-]keys")) begin_section("keys", column, after_key(text))
   else if (column == 0 && starts_with_key(text, "runcmd")) begin_section("runcmd", 0, after_key(text))
-  else if (column == 0 && starts_with_key(text, "hostname"))
-    print scalar(after_key(text)) > (DIR "/hostname")
+  else if (column == 0 && starts_with_key(text, "hostname")) hostname = scalar(after_key(text))
 }
 
 { sub(/\r$/, ""); gsub(/\t/, " ") }
+
+FILENAME ~ /meta-data$/ { meta_line($0); next }
 
 /^[ ]*$/ { if (have_item && style == "|") item = item "\n"; next }
 
@@ -148,4 +156,7 @@ function top_of_section(line, indent,    text, column) {
   if (text !~ /^#/) top_of_section($0, indent)
 }
 
-END { end_section() }
+END {
+  end_section()
+  if (hostname != "") print hostname > (DIR "/hostname")
+}
