@@ -1,6 +1,6 @@
-import { statfs } from 'node:fs/promises'
+import { readFile, statfs } from 'node:fs/promises'
 import { cpus, loadavg } from 'node:os'
-import { currentLoad, mem } from 'systeminformation'
+import { mem } from 'systeminformation'
 import type { Clock, Timer } from '../base/clock.ts'
 import { type Log, messageOf } from '../base/log.ts'
 import { Gauge, type Registry } from '../base/metrics.ts'
@@ -43,21 +43,54 @@ export interface Monitor {
   stop(): void
 }
 
-/** Takes one sample. CPU use counts from the call before. */
-export async function takeSample(folder: string): Promise<Sample> {
-  const [load, memory, disk] = await Promise.all([currentLoad(), mem(), statfs(folder)])
-  return {
-    cores: cpus().length,
-    cpuFraction: Math.min(1, Math.max(0, load.currentLoad / 100)),
-    memoryTotalBytes: memory.total,
-    memoryUsedBytes: memory.total - memory.available,
-    diskTotalBytes: disk.blocks * disk.bsize,
-    diskFreeBytes: disk.bavail * disk.bsize,
-    load1: loadavg()[0] ?? 0,
+/** What the processors have done since the machine started, in clock ticks of all cores together. */
+export interface ProcessorTime {
+  busyTicks: number
+  totalTicks: number
+}
+
+/**
+ * Reads the first line of /proc/stat (proc(5)): user, nice, system, idle, iowait, irq, softirq,
+ * steal; what follows is part of user and nice already. systeminformation's currentLoad() reads the
+ * same, but starts a shell, cat and grep for it and lets the whole process wait for them.
+ */
+export function parseProcessorTime(stat: string): ProcessorTime {
+  const line = stat.slice(0, stat.indexOf('\n'))
+  const ticks = line.trim().split(/\s+/).slice(1, 9).map(Number)
+  const [, , , idle = 0, iowait = 0] = ticks
+  const totalTicks = ticks.reduce((sum, count) => sum + count, 0)
+  return { busyTicks: totalTicks - idle - iowait, totalTicks }
+}
+
+/** The busy share of all cores between two readings, 0 to 1. The kernel's iowait may go backwards. */
+export function busyFraction(before: ProcessorTime, now: ProcessorTime): number {
+  const totalTicks = now.totalTicks - before.totalTicks
+  if (totalTicks <= 0) return 0
+  return Math.min(1, Math.max(0, (now.busyTicks - before.busyTicks) / totalTicks))
+}
+
+/** Makes what takes samples. CPU use counts from the sample before; the first one has it since boot. */
+function createSampler(folder: string): () => Promise<Sample> {
+  const cores = cpus().length
+  let before: ProcessorTime = { busyTicks: 0, totalTicks: 0 }
+  return async () => {
+    const stat = readFile('/proc/stat', 'latin1').then(parseProcessorTime)
+    const [processor, memory, disk] = await Promise.all([stat, mem(), statfs(folder)])
+    const cpuFraction = busyFraction(before, processor)
+    before = processor
+    return {
+      cores,
+      cpuFraction,
+      memoryTotalBytes: memory.total,
+      memoryUsedBytes: memory.total - memory.available,
+      diskTotalBytes: disk.blocks * disk.bsize,
+      diskFreeBytes: disk.bavail * disk.bsize,
+      load1: loadavg()[0] ?? 0,
+    }
   }
 }
 
-/** Takes a first sample and goes on with one every interval, counted from the end of the one before. */
+/** Takes a first sample and one every interval, counted from the end of the one before. */
 export async function startMonitor(
   init: MonitorInit,
   components: MonitorComponents,
@@ -65,13 +98,14 @@ export async function startMonitor(
   const { clock, log } = components
   const gauges = makeGauges(components.metrics)
   const listeners: ((sample: Sample) => void)[] = []
-  let sample = await takeSample(init.folder)
+  const takeSample = createSampler(init.folder)
+  let sample = await takeSample()
   let timer: Timer | undefined
   let stopped = false
 
   const tick = async (): Promise<void> => {
     try {
-      sample = await takeSample(init.folder)
+      sample = await takeSample()
       gauges(sample)
       for (const listener of listeners) listener(sample)
     } catch (error) {
