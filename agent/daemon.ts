@@ -98,6 +98,8 @@ async function startParts(
       folder: join(config.dataDir, 'images'),
       limits,
       sandboxIdentity: process.getuid?.() === 0 ? nobody : undefined,
+      // The images are the truth, the index only says where their chunks are.
+      rebuildIndex: true,
     },
     components,
   )

@@ -172,7 +172,6 @@ function causeCode(error: unknown): string | undefined {
 function damaged(folder: string, cause: unknown): Error {
   const reason = cause instanceof Error && cause.cause instanceof Error ? cause.cause : cause
   const detail = reason instanceof Error ? reason.message : String(reason)
-  const advice =
-    'No image is lost: start with the option that rebuilds the index from the images themselves'
+  const advice = 'No image is lost: restart the daemon, which makes the index anew from the images'
   return failure('imageIndexCorrupt', { folder, detail, advice }, { cause })
 }
