@@ -1,3 +1,4 @@
+import { flushCompileCache } from 'node:module'
 import { systemClock } from '../base/clock.ts'
 import { runCommand } from '../base/command.ts'
 import { MacfleetError, messageOf } from '../base/errors.ts'
@@ -38,6 +39,8 @@ async function serve(config: Config): Promise<void> {
   }
   process.once('SIGTERM', stop)
   process.once('SIGINT', stop)
+  // Node would do this when it ends; a daemon that is killed has it done, and the next starts fast.
+  flushCompileCache()
 }
 
 async function repairStore(config: Config): Promise<void> {
