@@ -12,7 +12,8 @@ export interface AccessKey {
 }
 
 /**
- * The access key of this host, made at first use. Guests get its public half beside the user's keys.
+ * The access key of this host, made at first use. Guests get its public half beside the user's
+ * keys.
  * @throws commandMissing, commandFailed
  */
 export async function loadAccessKey(dataDir: string, run: CommandRunner): Promise<AccessKey> {

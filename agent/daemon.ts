@@ -70,8 +70,8 @@ class Undo {
 }
 
 /**
- * Starts everything of one host in order: store, images, guardian, controllers, and last the API, so
- * that whoever gets an answer gets it from a daemon that is whole.
+ * Starts everything of one host in order: store, images, guardian, controllers, and last the API,
+ * so that whoever gets an answer gets it from a daemon that is whole.
  */
 export async function startDaemon(config: Config, components: DaemonComponents): Promise<Daemon> {
   const undo = new Undo()

@@ -14,7 +14,9 @@ export interface ExecComponents {
   accessKey: AccessKey | undefined
 }
 
-/** How long a program may run in a guest through its agent, which keeps its output until it ends. */
+/**
+ * How long a program may run in a guest through its agent, which keeps its output until it ends.
+ */
 const agentTimeoutMs = 600_000
 
 /**
@@ -124,11 +126,12 @@ async function forward(stream: Readable, send: (bytes: Buffer) => Promise<void>)
 }
 
 /**
- * node-pty hands our descriptors on (see base/inherited-descriptors.ts) and can't be told not to: bash
- * closes them, then becomes the program.
+ * node-pty hands our descriptors on (see base/inherited-descriptors.ts) and can't be told not to:
+ * bash closes them, then becomes the program.
  */
 const closeAndRun =
-  'for path in /proc/$$/fd/*; do fd=${path##*/}; (( fd > 2 )) && eval "exec $fd>&-"; done; exec "$@"'
+  'for path in /proc/$$/fd/*; do fd=${path##*/}; ' +
+  '(( fd > 2 )) && eval "exec $fd>&-"; done; exec "$@"'
 
 async function runInTerminal(
   args: readonly string[],

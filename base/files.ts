@@ -5,8 +5,8 @@ import { dirname } from 'node:path'
 let temporaryCounter = 0
 
 /**
- * Writes a file so that after a crash either the old or the new content is there, whole: a temporary
- * file beside it, fsync, rename, fsync of the folder.
+ * Writes a file so that after a crash either the old or the new content is there, whole: a
+ * temporary file beside it, fsync, rename, fsync of the folder.
  */
 export async function writeFileAtomic(
   path: string,

@@ -10,10 +10,10 @@ const spare = 16
 let nullDescriptor: number | undefined
 
 /**
- * The `stdio` of a child that gets three streams and nothing else of ours. Node opens its own files so
- * that children don't get them (O_CLOEXEC), but LevelDB does not: without this, whatever we start, a
- * converter of hostile disks too, could write to our databases. Every descriptor up to the highest
- * that we have is replaced by /dev/null in the child.
+ * The `stdio` of a child that gets three streams and nothing else of ours. Node opens its own files
+ * so that children don't get them (O_CLOEXEC), but LevelDB does not: without this, whatever we
+ * start, a converter of hostile disks too, could write to our databases. Every descriptor up to the
+ * highest that we have is replaced by /dev/null in the child.
  */
 export function onlyStreams(
   input: ChildStream,

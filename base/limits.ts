@@ -1,9 +1,12 @@
 /**
- * Every bound of the system in one place. A queue, cache, retry or loop that has no line here has no
- * business existing. Passed in, so that a test can reach a limit without making a million of anything.
+ * Every bound of the system in one place. A queue, cache, retry or loop that has no line here has
+ * no business existing. Passed in, so that a test can reach a limit without making a million of
+ * anything.
  */
 export interface Limits {
-  /** Bytes of a request body that holds one object; etcd takes 1.5 MiB a request, so stay below it. */
+  /**
+   * Bytes of a request body that holds one object; etcd takes 1.5 MiB a request, so stay below it.
+   */
   requestBodyBytes: number
   /** Time in milliseconds that such a body may take to arrive. */
   requestBodyMs: number
@@ -13,7 +16,9 @@ export interface Limits {
   apiConnections: number
   /** Bytes of one WebSocket message from a client. */
   webSocketMessageBytes: number
-  /** Bytes that wait for a client which reads its WebSocket too slowly, before its source must wait. */
+  /**
+   * Bytes that wait for a client which reads its WebSocket too slowly, before its source must wait.
+   */
   webSocketBacklogBytes: number
   /** Objects in one page of a list; more are asked for with `continue`. */
   listPage: number

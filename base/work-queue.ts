@@ -2,12 +2,16 @@ import { type BackoffInit, backoffMs } from './backoff.ts'
 import type { Clock, Timer } from './clock.ts'
 import { type Log, messageOf } from './log.ts'
 
-/** What a handler wants next: nothing (undefined), or to be called again after so many milliseconds. */
+/**
+ * What a handler wants next: nothing (undefined), or to be called again after so many milliseconds.
+ */
 export type Again = { againMs: number } | undefined
 
 /** How a work queue is made. */
 export interface WorkQueueInit {
-  /** Does what the key needs now, reading the present state: events carry no data (level-triggered). */
+  /**
+   * Does what the key needs now, reading the present state: events carry no data (level-triggered).
+   */
   handle(key: string): Promise<Again>
   /** The wait after a handler threw. */
   backoff: BackoffInit
@@ -20,8 +24,8 @@ export interface WorkQueueComponents {
 }
 
 /**
- * One lane per key: a key is never handled twice at once; adding a key that is being handled makes it
- * run once more afterwards, however often it was added. Keys do not wait for each other.
+ * One lane per key: a key is never handled twice at once; adding a key that is being handled makes
+ * it run once more afterwards, however often it was added. Keys do not wait for each other.
  */
 export interface WorkQueue {
   /** Asks for the key to be handled soon; a waiting retry is brought forward. */

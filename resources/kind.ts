@@ -44,8 +44,8 @@ export interface Kind<Object extends Resource = Resource> {
   /** What a schema can't say: returns each wrong field's path and what is wrong with it. */
   check?(object: Object): { field: string; message: string }[]
   /**
-   * Given to every new object, so that a deletion waits until whoever holds something for it (a guest,
-   * layers) has let go and removes it (Kubernetes, Finalizers).
+   * Given to every new object, so that a deletion waits until whoever holds something for it (a
+   * guest, layers) has let go and removes it (Kubernetes, Finalizers).
    */
   finalizer?: string
   /** Paths of spec (dotted) that can't change after creation. */

@@ -26,8 +26,8 @@ const pattern =
   /^[+-]?(\d{1,18}(\.\d{0,18})?|\.\d{1,18})(([KMGTPE]i)|[numkMGTPE]|[eE][+-]?\d{1,2})?$/
 
 /**
- * The number behind a quantity: bytes, cores or a plain count, by its use. Undefined when it is none.
- * Grammar: kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity
+ * The number behind a quantity: bytes, cores or a plain count, by its use. Undefined when it is
+ * none. Grammar: kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity
  */
 export function parseQuantity(quantity: Quantity): number | undefined {
   if (typeof quantity === 'number') return Number.isFinite(quantity) ? quantity : undefined

@@ -119,8 +119,8 @@ export function isReady(socketPath: string): Promise<boolean> {
 }
 
 /**
- * Stops a local host: the daemon, then the guardian and with it every guest, at once. Nothing is left
- * running; what is on disk stays.
+ * Stops a local host: the daemon, then the guardian and with it every guest, at once. Nothing is
+ * left running; what is on disk stays.
  */
 export async function stopLocalHost(folder: string, timeoutMs = 20_000): Promise<void> {
   const paths = pathsOf(folder)

@@ -22,6 +22,8 @@ const mayImport: Record<string, readonly string[]> = {
 }
 
 const linesPerFile = 450
+/** Tables of which each row stands for itself. */
+const tables = ['base/error-table.ts']
 const linesPerFunction = 70
 const columns = 100
 
@@ -117,7 +119,8 @@ describe('sources', () => {
       const long = lines.findIndex(
         line => line.length > columns && !/https?:|^\s*['"`/]/.test(line),
       )
-      if (lines.length > linesPerFile) return [`${path}: ${lines.length} lines`]
+      if (lines.length > linesPerFile && !tables.includes(path))
+        return [`${path}: ${lines.length} lines`]
       return long < 0 ? [] : [`${path}:${long + 1}: ${lines[long]?.length} columns`]
     })
     expect(wrong).toEqual([])

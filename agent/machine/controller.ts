@@ -151,8 +151,8 @@ class Controller implements MachineController {
   }
 
   /**
-   * A guest whose machine is not in the store is neither started, stopped nor removed: a deletion goes
-   * through the finalizer, so a machine can't be missing unless the store lost it.
+   * A guest whose machine is not in the store is neither started, stopped nor removed: a deletion
+   * goes through the finalizer, so a machine can't be missing unless the store lost it.
    */
   #leaveAlone({ uid, namespace, name, folder }: Tracked): undefined {
     const fields = { uid, namespace, name, folder: folder.path }
@@ -226,7 +226,8 @@ class Controller implements MachineController {
       // An end counts when it was collected: until then nobody knows what it means.
       alive: process !== undefined,
       runState: runtime?.runState(),
-      // Until its end was collected: a guest that we are ending is not ready, whatever it last said.
+      // Until its end was collected: a guest that we are ending is not ready, whatever it last
+      // said.
       stopping: tracked.stopping !== undefined || tracked.record?.intent !== undefined,
       obstacle: tracked.obstacle,
       willStart: step.kind === 'start' || step.kind === 'wait',

@@ -20,8 +20,8 @@ export interface RecordedExit {
 }
 
 /**
- * What a host knows of one of its guests and can't find out again: kept in guest.json in the guest's
- * folder. The rest is asked from the guardian, from QMP and from the store.
+ * What a host knows of one of its guests and can't find out again: kept in guest.json in the
+ * guest's folder. The rest is asked from the guardian, from QMP and from the store.
  */
 export interface GuestRecord {
   version: 1
@@ -71,8 +71,8 @@ function isRecord(value: unknown, uid: string): value is GuestRecord {
 }
 
 /**
- * The records of all guests of this host. A folder whose record can't be read is told and left alone:
- * there may be a disk in it that somebody wants.
+ * The records of all guests of this host. A folder whose record can't be read is told and left
+ * alone: there may be a disk in it that somebody wants.
  */
 export async function readRecords(roots: GuestRoots, log: Log): Promise<GuestRecord[]> {
   const records: GuestRecord[] = []

@@ -13,8 +13,8 @@ import type { StepContext } from './step-context.ts'
 import { saveRecord, type Tracked } from './tracked.ts'
 
 /**
- * Starts a guest: room for it, its image, its files, its record, and last its QEMU. A crash before the
- * last leaves files that the next try uses; after it, a guest that is adopted.
+ * Starts a guest: room for it, its image, its files, its record, and last its QEMU. A crash before
+ * the last leaves files that the next try uses; after it, a guest that is adopted.
  * @throws what stands in the way, from the error table
  */
 export async function startGuest(
@@ -55,7 +55,9 @@ function admit(tracked: Tracked, machine: VirtualMachine, context: StepContext):
   throw failure('hostFull', { host: host.name, shortages: lacking.join('; ') })
 }
 
-/** The image under the machine's disk: the one it began with, else the one that its name means now. */
+/**
+ * The image under the machine's disk: the one it began with, else the one that its name means now.
+ */
 async function findImage(
   machine: VirtualMachine,
   record: GuestRecord,

@@ -1,6 +1,6 @@
 /**
- * Reads TypeScript as text, well enough for the rules of tidy.test.ts: the source is formatted by biome,
- * so that where things begin and end can be told by lines and indentation.
+ * Reads TypeScript as text, well enough for the rules of tidy.test.ts: the source is formatted by
+ * biome, so that where things begin and end can be told by lines and indentation.
  */
 
 /** The text with comments blanked out; strings stay. */
