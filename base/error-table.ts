@@ -317,7 +317,7 @@ export const errorTable = {
     reason: 'ServiceUnavailable',
     httpStatus: 503,
     sentence: 'no daemon answers on {socket} ({detail})',
-    next: 'Start it with `systemctl start macfleetd`, in a checkout with `script/quickstart`; `--socket` or `macfleet context use` names another',
+    next: 'Start it: `systemctl start macfleetd`, or `script/quickstart`; `--socket` names another',
   },
   socketForbidden: {
     reason: 'Forbidden',
