@@ -1,11 +1,14 @@
-import type { IncomingMessage } from 'node:http'
-import { Agent, request as httpRequest } from 'node:http'
+import type { Agent as HttpAgent, IncomingMessage } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { Clock } from '../../base/clock.ts'
 import { failure } from '../../base/errors.ts'
 import type { Limits } from '../../base/limits.ts'
 import { connectionError } from './connection-error.ts'
 import { statusError } from './status-error.ts'
+
+// An `import` of node:http reads each of its exports once, which loads WebSockets and TLS too and takes
+// longer than everything else at start.
+const { Agent, request: httpRequest } = process.getBuiltinModule('node:http')
 
 /** Which daemon. */
 export interface ApiClientInit {
@@ -92,7 +95,7 @@ export function createApiClient(init: ApiClientInit, components: ApiClientCompon
 interface Sending {
   init: ApiClientInit
   components: ApiClientComponents
-  agent: Agent
+  agent: HttpAgent
   method: string
   path: string
   options: RequestOptions

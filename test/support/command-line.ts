@@ -26,8 +26,8 @@ export interface TestCommandLine {
 }
 
 /**
- * The command line as a user has it who talks to one socket: the real launcher, and no settings of the
- * person who runs the test.
+ * The command line as a user has it who talks to one socket: the real launcher, and no settings of
+ * the person who runs the test.
  */
 export function createTestCommandLine(socket: string | undefined): TestCommandLine {
   const folder = mkdtempSync(join(tmpdir(), 'macfleet-cli-'))
