@@ -36,8 +36,8 @@ export function createTestCommandLine(socket: string | undefined): TestCommandLi
     HOME: folder,
     MACFLEET_CONFIG_DIR: join(folder, 'config'),
     TERM: 'xterm-256color',
-    // Compiled once for all tests of this machine, as a user's second command finds it.
-    NODE_COMPILE_CACHE: join(tmpdir(), `macfleet-test-cache-${process.getuid?.() ?? 0}`),
+    // Compiled once for all tests, as a user's second command finds it.
+    NODE_COMPILE_CACHE: join(import.meta.dirname, '../../.macfleet/cache/compile'),
     ...(socket === undefined ? {} : { MACFLEET_SOCKET: socket }),
   }
   const feed = (input: string | Buffer, ...args: string[]) => run(args, input, environment)
