@@ -1,5 +1,8 @@
 import { spawn } from 'node:child_process'
+import { accessSync, constants } from 'node:fs'
+import { join } from 'node:path'
 import { assert, failure } from './errors.ts'
+import { isErrno } from './files.ts'
 import { onlyStreams } from './inherited-descriptors.ts'
 
 /** How a program is run. */
@@ -55,8 +58,7 @@ export const runCommand: CommandRunner = (command, args, options) =>
     }, options.timeoutMs)
     child.on('error', error => {
       clearTimeout(timer)
-      const missing = (error as NodeJS.ErrnoException).code === 'ENOENT'
-      reject(missing ? failure('commandMissing', { command }, { cause: error }) : error)
+      reject(isErrno(error, 'ENOENT') ? failure('commandMissing', { command }) : error)
     })
     // A program may end without reading all its input; that is its right, not our error.
     child.stdin.on('error', () => {})
@@ -68,13 +70,37 @@ export const runCommand: CommandRunner = (command, args, options) =>
       }
       const result = { code: code ?? -1, stdout: stdout(), stderr: stderr() }
       if ((options.acceptedCodes ?? [0]).includes(result.code)) return resolve(result)
+      if (result.code === notExecuted && !canExecute(command)) {
+        return reject(failure('commandMissing', { command }))
+      }
       const outcome = signal ? `killed by ${signal}` : `exit code ${code}`
       const output = (result.stderr || result.stdout).trim().slice(-2000) || 'it printed nothing'
       reject(failure('commandFailed', { command, outcome, output }))
     })
   })
 
-/** Keeps the first `limitBytes` of a stream and drops the rest, so that no program fills our memory. */
+/** The exit code of a child that could not become the program. */
+const notExecuted = 127
+
+/**
+ * Whether a program can be found. Node hears of a failed exec through a descriptor of its own,
+ * which onlyStreams() has to cover; the exit code and this look tell the same.
+ */
+function canExecute(command: string): boolean {
+  const folders = command.includes('/') ? [''] : (process.env['PATH'] ?? '').split(':')
+  return folders.some(folder => {
+    try {
+      accessSync(folder === '' ? command : join(folder, command), constants.X_OK)
+      return true
+    } catch {
+      return false
+    }
+  })
+}
+
+/**
+ * Keeps the first `limitBytes` of a stream and drops the rest, so that no program fills our memory.
+ */
 function collect(stream: NodeJS.ReadableStream, limitBytes = 1024 * 1024): () => string {
   const chunks: Buffer[] = []
   let keptBytes = 0

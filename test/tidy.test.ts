@@ -115,6 +115,7 @@ describe('sources', () => {
 
   test(`have at most ${linesPerFile} lines of ${columns} columns`, () => {
     const wrong = sources.flatMap(path => {
+      if (tables.includes(path)) return []
       const lines = textOf(path).split('\n')
       const long = lines.findIndex(
         line => line.length > columns && !/https?:|^\s*['"`/]/.test(line),
