@@ -27,10 +27,12 @@ Examples:
       const { client, namespace } = await connect(invocation, command)
       const path = `${objectPath(virtualMachineName, namespace, name)}/console`
       const session = await openWebSocket(client, { path, protocols: [] }, invocation.signal)
-      if (invocation.stdin.isTTY === true) {
-        await note(invocation, `Console of ${name}. Leave it with Ctrl-].`)
-      }
-      const left = await withRawTerminal(invocation, () => converse(session, invocation))
+      const left = await withRawTerminal(invocation, async () => {
+        if (invocation.stdin.isTTY === true) {
+          await note(invocation, `Console of ${name}. Leave it with Ctrl-].`)
+        }
+        return converse(session, invocation)
+      })
       if (left === 'escape') await note(invocation, '', `Left the console of ${name}; it goes on.`)
     })
 }
