@@ -126,8 +126,10 @@ function top_of_section(line, indent,    text, column) {
   text = substr(line, indent + 1)
   column = indent
   while (match(text, /^-[ ]+/)) { column += RLENGTH; text = substr(text, RLENGTH + 1) }
-  if (starts_with_key(text, "ssh[_-]authorized[_-]keys")) begin_section("keys", column, after_key(text))
-  else if (column == 0 && starts_with_key(text, "runcmd")) begin_section("runcmd", 0, after_key(text))
+  if (starts_with_key(text, "ssh[_-]authorized[_-]keys"))
+    begin_section("keys", column, after_key(text))
+  else if (column == 0 && starts_with_key(text, "runcmd"))
+    begin_section("runcmd", 0, after_key(text))
   else if (column == 0 && starts_with_key(text, "hostname")) hostname = scalar(after_key(text))
 }
 
