@@ -3,14 +3,15 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { checkout, findLocalHost, startLocalHost, stopLocalHost } from './local-host.ts'
 
-const folder = join(checkout, '.macfleet')
-const guests = join(folder, 'guests')
+/** Elsewhere only for tests, which must not meet somebody's own. */
+const folder = process.env['MACFLEET_QUICKSTART_DIR'] ?? join(checkout, '.macfleet')
+const guests = join(checkout, '.macfleet/guests')
 const cli = join(checkout, 'bin/macfleet')
 const machine = 'quickstart'
 
-/** Runs the command line of macfleet; its standard output when that was asked for. */
+/** Runs the command line of macfleet. What it says is shown on standard error, or returned. */
 function macfleet(args: readonly string[], output: 'show' | 'return' = 'show') {
-  const stdio = ['inherit', output === 'show' ? 'inherit' : 'pipe', 'inherit'] as const
+  const stdio = ['inherit', output === 'show' ? 2 : 'pipe', 'inherit'] as const
   const ours = ['--socket', join(folder, 'run/macfleet.sock'), ...args]
   const { status, stdout } = spawnSync(cli, ours, { stdio: [...stdio], encoding: 'utf8' })
   return { ok: status === 0, output: stdout ?? '' }

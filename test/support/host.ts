@@ -43,6 +43,22 @@ export interface TestHost {
   remove(): Promise<void>
 }
 
+/** What a test may choose about a host beside its settings. */
+export interface TestHostInit {
+  /** Called before the daemon is first started. */
+  prepare?(folder: string): void
+  /** Called when nothing runs any more and before the folder is removed. */
+  cleanUp?(folder: string): void
+  /** How a program of this checkout, named by its path in it, is run; by itself when left out. */
+  command?(folder: string, program: string): string[]
+}
+
+const directly: Required<TestHostInit> = {
+  prepare: () => {},
+  cleanUp: () => {},
+  command: (_, program) => [join(checkout, program)],
+}
+
 /** Environment of the command line, so that it reads no settings of the person who runs the test. */
 function environmentOf(folder: string): NodeJS.ProcessEnv {
   const { MACFLEET_SOCKET: _, ...rest } = process.env
@@ -99,13 +115,25 @@ function ownUsers(): { first: number; last: number } {
 }
 
 /** Starts a host whose folders nobody else has. */
-export async function createTestHost(settings: Record<string, unknown> = {}): Promise<TestHost> {
+export async function createTestHost(
+  settings: Record<string, unknown> = {},
+  surroundings: TestHostInit = {},
+): Promise<TestHost> {
+  const { prepare, cleanUp, command } = { ...directly, ...surroundings }
   const folder = mkdtempSync(join(tmpdir(), 'mf-'))
   const all = { cpuOvercommit: 32, guestUsers: ownUsers(), ...settings }
   const environment = environmentOf(folder)
-  const host = await startLocalHost({ folder, settings: all })
+  const start = () =>
+    startLocalHost({ folder, settings: all, command: command(folder, 'bin/macfleetd') })
+  const remove = () => removeHost(folder, cleanUp)
+  prepare(folder)
+  const host = await start().catch(async error => {
+    await remove()
+    throw error
+  })
+  const [program = '', ...before] = command(folder, 'bin/macfleet')
   const macfleet = (...args: string[]) =>
-    runCli(join(checkout, 'bin/macfleet'), ['--socket', test.host.socket, ...args], environment)
+    runCli(program, [...before, '--socket', test.host.socket, ...args], environment)
   const must = async (...args: string[]) => {
     const result = await macfleet(...args)
     if (result.code === 0) return result.stdout
@@ -126,10 +154,10 @@ export async function createTestHost(settings: Record<string, unknown> = {}): Pr
       await until('the daemon is gone', () => (identify(test.host.pid) ? undefined : true))
     },
     start: async () => {
-      test.host = await startLocalHost({ folder, settings: all })
+      test.host = await start()
     },
     processes: () => processesOf(test.host.dataDir),
-    remove: () => removeHost(folder, test.host.dataDir),
+    remove,
   }
   return test
 }
@@ -151,13 +179,16 @@ async function untilMachine(
   })
 }
 
-async function removeHost(folder: string, dataDir: string): Promise<void> {
+async function removeHost(folder: string, cleanUp: (folder: string) => void): Promise<void> {
   await stopLocalHost(folder)
-  if (process.getuid?.() === 0) await removeFirewall(firewallName(dataDir), runCommand)
+  const name = firewallName(join(folder, 'data'))
+  if (process.getuid?.() === 0) await removeFirewall(name, runCommand)
+  cleanUp(folder)
   rmSync(folder, { recursive: true, force: true })
 }
 
-function processesOf(dataDir: string): { pid: number; command: string }[] {
+/** Processes that name a folder in their command line, or work in it. */
+export function processesOf(dataDir: string): { pid: number; command: string }[] {
   const { stdout } = spawnSync('ps', ['-eo', 'pid=,args='], { encoding: 'utf8' })
   return stdout
     .split('\n')
