@@ -21,6 +21,8 @@ export interface LocalHostInit {
   settings?: Record<string, unknown>
   /** How long it may take until it is ready. */
   timeoutMs?: number
+  /** What starts `macfleetd`; the launcher of this checkout when left out. */
+  command?: readonly string[]
 }
 
 /** Where everything of a local host is. */
@@ -76,7 +78,8 @@ export async function startLocalHost(init: LocalHostInit): Promise<LocalHost> {
   const { runDir, dataDir } = paths
   writeFileSync(paths.config, stringify({ runDir, dataDir, ...init.settings }))
   const logFile = openSync(paths.log, 'a', 0o600)
-  const daemon = spawn(join(checkout, 'bin/macfleetd'), ['--config', paths.config], {
+  const [program = '', ...args] = init.command ?? [join(checkout, 'bin/macfleetd')]
+  const daemon = spawn(program, [...args, '--config', paths.config], {
     detached: true,
     stdio: ['ignore', logFile, logFile],
   })
