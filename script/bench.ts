@@ -42,6 +42,9 @@ async function main(): Promise<void> {
   try {
     const figures = await bench.run(context)
     process.stdout.write(`${json ? formatJson(figures) : formatTable(figures)}\n`)
+  } catch (error) {
+    // What was waited for says only that it was aborted; the reason says by what.
+    throw signal.aborted ? signal.reason : error
   } finally {
     for (const step of steps) {
       try {

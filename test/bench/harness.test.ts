@@ -13,23 +13,24 @@ import {
 const signal = new AbortController().signal
 
 describe('measuring in turns', () => {
-  test('lets everyone go first in turn, and throws the first round away', async () => {
+  test('forwards and backwards, each first in turn; the first round is thrown away', async () => {
     const order: string[] = []
     let count = 0
     const contender = (name: string) => async () => {
       order.push(name)
       return count++
     }
-    const contenders = { a: contender('a'), b: contender('b') }
-    const results = await measureInTurns(contenders, 2, { signal, say: () => {} })
-    expect(order).toEqual(['a', 'b', 'b', 'a', 'a', 'b'])
-    expect(results).toEqual({ b: [2, 5], a: [3, 4] })
+    const contenders = { a: contender('a'), b: contender('b'), c: contender('c') }
+    const init = { rounds: 3, pauseMs: 0 }
+    const results = await measureInTurns(contenders, init, { signal, say: () => {} })
+    expect(order.join('')).toBe('abccbabcaacb')
+    expect(results).toEqual({ a: [5, 8, 9], b: [4, 6, 11], c: [3, 7, 10] })
   })
 
   test('ends when it is aborted', async () => {
-    const aborted = AbortSignal.abort(new Error('enough'))
-    const run = measureInTurns({ a: async () => 1 }, 2, { signal: aborted, say: () => {} })
-    await expect(run).rejects.toThrow('enough')
+    const context = { signal: AbortSignal.abort(new Error('enough')), say: () => {} }
+    const run = measureInTurns({ a: async () => 1 }, { rounds: 2, pauseMs: 0 }, context)
+    await expect(run).rejects.toThrow('aborted')
   })
 })
 

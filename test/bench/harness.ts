@@ -1,3 +1,5 @@
+import { setTimeout as delay } from 'node:timers/promises'
+
 /** What a metric is held to. */
 export interface Target {
   value: number
@@ -41,22 +43,30 @@ export interface Bench {
 /** One of the things that are compared: gives one measurement, in the unit of the comparison. */
 export type Contender = () => Promise<number>
 
+/** How contenders are measured. */
+export interface TurnsInit {
+  rounds: number
+  /** Quiet time before each measurement, for what the one before left to be done. */
+  pauseMs: number
+}
+
 /**
- * Measures contenders in turns (A B, B A, A B, ...), so that what changes on the machine meets all
- * of them alike, and no one always goes first. The first turn warms up and is thrown away.
+ * Measures contenders in turns, so that what changes on the machine meets all of them alike. Each
+ * second round goes backwards (A B C, C B A, B C A, ...): no one always comes first, or always after
+ * the same other. The first round warms up and is thrown away.
  * @returns the measurements of each contender, by round
  */
 export async function measureInTurns(
   contenders: Readonly<Record<string, Contender>>,
-  rounds: number,
+  { rounds, pauseMs }: TurnsInit,
   { signal, say }: Pick<BenchContext, 'signal' | 'say'>,
 ): Promise<Record<string, number[]>> {
   const entries = Object.entries(contenders)
   const results: Record<string, number[]> = {}
   for (let round = 0; round <= rounds; round++) {
     const line: string[] = []
-    for (const [name, measure] of rotate(entries, round)) {
-      signal.throwIfAborted()
+    for (const [name, measure] of orderOf(entries, round)) {
+      await delay(pauseMs, undefined, { signal })
       const value = await measure()
       line.push(`${name} ${value.toFixed(1)}`)
       if (round > 0) results[name] = [...(results[name] ?? []), value]
@@ -66,9 +76,10 @@ export async function measureInTurns(
   return results
 }
 
-function rotate<T>(list: readonly T[], by: number): T[] {
-  const at = by % list.length
-  return [...list.slice(at), ...list.slice(0, at)]
+function orderOf<T>(list: readonly T[], round: number): T[] {
+  const at = Math.floor(round / 2) % list.length
+  const rotated = [...list.slice(at), ...list.slice(0, at)]
+  return round % 2 === 0 ? rotated : rotated.reverse()
 }
 
 /** The value below which the share `fraction` (0 to 1) of a list lies, between its neighbours. */

@@ -38,6 +38,8 @@ type Figures = Record<string, Figure>
 const name = 'bench'
 const memoryMebibytes = 256
 const firstByteTimeoutMs = 60_000
+/** After a guest was killed, until the next is started. */
+const pauseMs = 300
 const apiPath = `/apis/macfleet.dev/v1/namespaces/default/virtualmachines/${name}`
 
 /** What one host promises: starts, the daemon's idle footprint, the command line, overlays. */
@@ -121,7 +123,7 @@ async function measureListing(
       getVms: () => took(() => test.must('get', 'vms')),
       node: () => took(() => runCommand(process.execPath, ['--eval', '0'], nothing)),
     },
-    rounds,
+    { rounds, pauseMs: 0 },
     context,
   )
   const { getVms = [], node = [] } = results
@@ -155,7 +157,7 @@ async function measureOverlays(rounds: number, context: BenchContext): Promise<F
       overlay: timed(() => createOverlay({ folder, ...size, owner }, tools)),
       qemuImg: timed(() => runCommand('qemu-img', plain, { timeoutMs: 10_000 })),
     },
-    rounds,
+    { rounds, pauseMs: 0 },
     context,
   )
   return {
@@ -199,7 +201,7 @@ async function measureStarts(
   if (obstacle === undefined) {
     contenders['libvirt'] = await libvirtStart(guest, context)
   } else context.say(`no comparison with libvirt: ${obstacle}`)
-  return startFigures(await measureInTurns(contenders, rounds, context))
+  return startFigures(await measureInTurns(contenders, { rounds, pauseMs }, context))
 }
 
 function startFigures(results: Record<string, number[]>): Figures {
