@@ -21,7 +21,7 @@ describe('measuring in turns', () => {
       return count++
     }
     const contenders = { a: contender('a'), b: contender('b'), c: contender('c') }
-    const init = { rounds: 3, pauseMs: 0 }
+    const init = { rounds: 3, patienceMs: 0 }
     const results = await measureInTurns(contenders, init, { signal, say: () => {} })
     expect(order.join('')).toBe('abccbabcaacb')
     expect(results).toEqual({ a: [5, 8, 9], b: [4, 6, 11], c: [3, 7, 10] })
@@ -29,8 +29,8 @@ describe('measuring in turns', () => {
 
   test('ends when it is aborted', async () => {
     const context = { signal: AbortSignal.abort(new Error('enough')), say: () => {} }
-    const run = measureInTurns({ a: async () => 1 }, { rounds: 2, pauseMs: 0 }, context)
-    await expect(run).rejects.toThrow('aborted')
+    const run = measureInTurns({ a: async () => 1 }, { rounds: 2, patienceMs: 0 }, context)
+    await expect(run).rejects.toThrow('enough')
   })
 })
 

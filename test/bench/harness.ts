@@ -1,4 +1,4 @@
-import { setTimeout as delay } from 'node:timers/promises'
+import { awaitQuiet } from '../support/quiet.ts'
 
 /** What a metric is held to. */
 export interface Target {
@@ -46,8 +46,11 @@ export type Contender = () => Promise<number>
 /** How contenders are measured. */
 export interface TurnsInit {
   rounds: number
-  /** Quiet time before each measurement, for what the one before left to be done. */
-  pauseMs: number
+  /**
+   * How long to wait, in all, for moments in which nothing else runs: on a machine that others use
+   * too, the difference between a measurement and noise.
+   */
+  patienceMs: number
 }
 
 /**
@@ -58,21 +61,23 @@ export interface TurnsInit {
  */
 export async function measureInTurns(
   contenders: Readonly<Record<string, Contender>>,
-  { rounds, pauseMs }: TurnsInit,
+  { rounds, patienceMs }: TurnsInit,
   { signal, say }: Pick<BenchContext, 'signal' | 'say'>,
 ): Promise<Record<string, number[]>> {
   const entries = Object.entries(contenders)
   const results: Record<string, number[]> = {}
+  let leftMs = patienceMs
   for (let round = 0; round <= rounds; round++) {
     const line: string[] = []
     for (const [name, measure] of orderOf(entries, round)) {
-      await delay(pauseMs, undefined, { signal })
+      leftMs = Math.max(0, leftMs - (await awaitQuiet(leftMs, signal)))
       const value = await measure()
       line.push(`${name} ${value.toFixed(1)}`)
       if (round > 0) results[name] = [...(results[name] ?? []), value]
     }
     say(`${round === 0 ? 'warming up' : `${round} of ${rounds}`}: ${line.join(', ')}`)
   }
+  if (leftMs === 0 && patienceMs > 0) say('others kept the machine busy: these figures are noisy')
   return results
 }
 

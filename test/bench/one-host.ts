@@ -38,8 +38,7 @@ type Figures = Record<string, Figure>
 const name = 'bench'
 const memoryMebibytes = 256
 const firstByteTimeoutMs = 60_000
-/** After a guest was killed, until the next is started. */
-const pauseMs = 300
+const patienceMs = { starts: 400_000, listing: 60_000, overlays: 60_000 }
 const apiPath = `/apis/macfleet.dev/v1/namespaces/default/virtualmachines/${name}`
 
 /** What one host promises: starts, the daemon's idle footprint, the command line, overlays. */
@@ -123,7 +122,7 @@ async function measureListing(
       getVms: () => took(() => test.must('get', 'vms')),
       node: () => took(() => runCommand(process.execPath, ['--eval', '0'], nothing)),
     },
-    { rounds, pauseMs: 0 },
+    { rounds, patienceMs: context.quick ? 0 : patienceMs.listing },
     context,
   )
   const { getVms = [], node = [] } = results
@@ -157,7 +156,7 @@ async function measureOverlays(rounds: number, context: BenchContext): Promise<F
       overlay: timed(() => createOverlay({ folder, ...size, owner }, tools)),
       qemuImg: timed(() => runCommand('qemu-img', plain, { timeoutMs: 10_000 })),
     },
-    { rounds, pauseMs: 0 },
+    { rounds, patienceMs: context.quick ? 0 : patienceMs.overlays },
     context,
   )
   return {
@@ -201,7 +200,13 @@ async function measureStarts(
   if (obstacle === undefined) {
     contenders['libvirt'] = await libvirtStart(guest, context)
   } else context.say(`no comparison with libvirt: ${obstacle}`)
-  return startFigures(await measureInTurns(contenders, { rounds, pauseMs }, context))
+  return startFigures(
+    await measureInTurns(
+      contenders,
+      { rounds, patienceMs: context.quick ? 0 : patienceMs.starts },
+      context,
+    ),
+  )
 }
 
 function startFigures(results: Record<string, number[]>): Figures {
