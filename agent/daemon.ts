@@ -18,6 +18,7 @@ import { attachedNetworks } from '../kvm/firewall.ts'
 import { defaultNamespace, namespaceKind } from '../resources/namespace.ts'
 import { quantityValue } from '../resources/quantity.ts'
 import { type AccessKey, loadAccessKey } from './access-key.ts'
+import { startBallast } from './ballast.ts'
 import { allocatableOf, capacityOf, createReservations } from './capacity.ts'
 import type { Config } from './config.ts'
 import { keepGuardian } from './guardian-keeper.ts'
@@ -93,10 +94,11 @@ async function startParts(
   makeFolder(config.runDir, 0o755)
   const store = await openLevelStore({ folder: join(config.dataDir, 'store') }, components)
   undo.add(() => store.close())
+  const diskReserveBytes = quantityValue(config.diskReserve)
   const images = await openImageStore(
     {
       folder: join(config.dataDir, 'images'),
-      limits,
+      limits: { ...limits, imageReserveBytes: diskReserveBytes },
       sandboxIdentity: process.getuid?.() === 0 ? nobody : undefined,
       // The images are the truth, the index only says where their chunks are.
       rebuildIndex: true,
@@ -113,6 +115,11 @@ async function startParts(
   undo.add(() => namespaces.stop())
   const monitor = await startMonitor({ folder: config.dataDir, intervalMs: monitorMs }, components)
   undo.add(() => monitor.stop())
+  const ballast = startBallast(
+    { folder: join(config.dataDir, 'ballast'), reserveBytes: diskReserveBytes },
+    { ...components, monitor },
+  )
+  undo.add(() => ballast.stop())
   const guardian = await keepGuardian(config, components)
   undo.add(() => guardian.close())
   const accessKey = await findAccessKey(config, components)
@@ -129,7 +136,6 @@ async function startParts(
   const uploads = join(config.dataDir, 'uploads')
   const imageController = await startImageController({ ...shared, hostName: host.name, uploads })
   undo.add(() => imageController.stop())
-  const diskReserveBytes = quantityValue(config.diskReserve)
   const context = {
     ...shared,
     guardian,

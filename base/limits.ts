@@ -61,6 +61,14 @@ export interface Limits {
   /** Leases held at once. */
   leases: number
 
+  // A full disk
+  /** Files that hold room for the store, given up one by one when the disk is full. */
+  ballastFiles: number
+  /** Bytes of each. */
+  ballastFileBytes: number
+  /** Free bytes below which one is given up: a few writes of the store. */
+  ballastReleaseBytes: number
+
   // Controlling a guest
   /** QMP commands that wait for an answer at once on one connection. */
   qmpCommandsWaiting: number
@@ -140,6 +148,10 @@ export const defaultLimits: Limits = {
   transactionBytes: 1.5 * MiB,
   storeWritesWaiting: 10_000,
   leases: 20_000,
+
+  ballastFiles: 4,
+  ballastFileBytes: 4 * MiB,
+  ballastReleaseBytes: 1 * MiB,
 
   qmpCommandsWaiting: 64,
   agentRequestsWaiting: 32,

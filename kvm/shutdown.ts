@@ -65,11 +65,16 @@ function isOff(status: GuestStatus): boolean {
   return runState === 'shutdown' || runState === 'guest-panicked' || runState === 'internal-error'
 }
 
+/** Whether a guest can't hear, yet could go on: suspended by us, or by a disk that was full. */
+function isHeld({ runState }: GuestStatus): boolean {
+  return runState === 'paused' || runState === 'io-error'
+}
+
 async function askUntilOff(init: ShutdownInit, components: ShutdownComponents): Promise<void> {
   const { guest, signal } = init
   const { clock, log } = components
   const deadlineAtMs = clock.monotonicMs() + init.deadlineMs
-  if (guest.status().runState === 'paused') await tryTo(log, guest.perform({ kind: 'resume' }))
+  if (isHeld(guest.status())) await tryTo(log, guest.perform({ kind: 'resume' }))
   // The agent's answer is not waited for: a guest without one would use up the deadline.
   const asking = new AbortController()
   const agentSignal = AbortSignal.any([asking.signal, ...(signal ? [signal] : [])])
