@@ -25,7 +25,7 @@ afterAll(async () => {
   rmSync(home, { recursive: true, force: true })
 })
 
-test('brings a newcomer into a machine, is quick the second time, and leaves nothing running', async () => {
+test('brings a newcomer into a machine, twice, and leaves nothing running', async () => {
   const first = await quickstart()
   expect(first.code, first.stderr).toBe(0)
   expect(first.stdout).toMatch(/^Linux quickstart \S+ .* x86_64 GNU\/Linux$/m)
