@@ -70,7 +70,10 @@ test('every kind of qcow2 gives the same image as the raw disk, with the same ho
   const store = await openTestStore(join(folder, 'images'))
   const { digest } = await store.importImage({ path: raw }, auto)
   const allocated = statSync(store.diskPath(digest)).blocks * 512
-  expect(allocated).toBe(21 * MiB + 4096)
+  const dataBytes = 21 * MiB + 4096
+  expect(allocated).toBeGreaterThanOrEqual(dataBytes)
+  // The file system may need a few blocks to say where the data is.
+  expect(allocated).toBeLessThanOrEqual(dataBytes + 64 * 1024)
   await store.remove(digest)
   const files = [
     qcow2Of(raw, 'plain.qcow2'),
