@@ -61,7 +61,10 @@ test('a raw file becomes a sparse, read-only disk with the same bytes', async ()
   const disk = store.diskPath(record.digest)
   expect(readFileSync(disk).equals(readFileSync(path))).toBe(true)
   expect(statSync(disk).mode & 0o777).toBe(0o444)
-  expect(statSync(disk).blocks * 512).toBe(2 * MiB + 16384 + 4096)
+  const dataBytes = 2 * MiB + 16384 + 4096
+  expect(statSync(disk).blocks * 512).toBeGreaterThanOrEqual(dataBytes)
+  // The file system may need a few blocks to say where the data is.
+  expect(statSync(disk).blocks * 512).toBeLessThanOrEqual(dataBytes + 64 * 1024)
   expect(record).toMatchObject({
     virtualSizeBytes: 40 * MiB,
     dataBytes: 2 * MiB + 16384 + 4096,
