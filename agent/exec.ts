@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
+import { StringDecoder } from 'node:string_decoder'
 import { assert, failure } from '../base/errors.ts'
 import { onlyStreams } from '../base/inherited-descriptors.ts'
 import type { Limits } from '../base/limits.ts'
@@ -94,13 +95,13 @@ function sshArguments(
     ...['-F', 'none', '-i', accessKey.path],
     ...settings.flatMap(setting => ['-o', setting]),
     ...['-p', String(forward.hostPort), '-l', 'root', tty ? '-tt' : '-T'],
-    ...[forward.hostAddress, '--', command.map(quote).join(' ')],
+    ...[forward.hostAddress, '--', shellLine(command)],
   ]
 }
 
 /** ssh hands the far shell one line: each word must survive it as it is. */
-function quote(word: string): string {
-  return `'${word.replaceAll("'", `'\\''`)}'`
+export function shellLine(words: readonly string[]): string {
+  return words.map(word => `'${word.replaceAll("'", `'\\''`)}'`).join(' ')
 }
 
 function runBySsh(args: readonly string[], session: ExecSession): Promise<{ exitCode: number }> {
@@ -114,9 +115,15 @@ function runBySsh(args: readonly string[], session: ExecSession): Promise<{ exit
       forward(child.stdout, bytes => session.send('stdout', bytes)),
       forward(child.stderr, bytes => session.send('stderr', bytes)),
     ]
+    // Waited for from now on: a client that leaves before ssh ends is no failure of the daemon.
+    const allSent = Promise.all(sent)
+    allSent.catch(error => {
+      child.kill('SIGHUP')
+      reject(error)
+    })
     child.on('error', reject)
     child.on('close', code => {
-      Promise.all(sent).then(() => resolve({ exitCode: code ?? 255 }), reject)
+      allSent.then(() => resolve({ exitCode: code ?? 255 }), reject)
     })
   })
 }
@@ -143,20 +150,41 @@ async function runInTerminal(
     encoding: null,
     env: { PATH: process.env['PATH'], TERM: 'xterm-256color' },
   })
-  session.onResize(({ columns, rows }) => terminal.resize(columns, rows))
-  session.input.on('data', (bytes: Buffer) => terminal.write(bytes.toString('utf8')))
-  session.signal.addEventListener('abort', () => terminal.kill('SIGHUP'))
-  if (session.signal.aborted) terminal.kill('SIGHUP')
+  let hasEnded = false
+  session.onResize(({ columns, rows }) => {
+    try {
+      if (!hasEnded) terminal.resize(columns, rows)
+    } catch {
+      // Its program has ended, and the event that says so is on its way.
+    }
+  })
+  // A character may come in two pieces.
+  const decoder = new StringDecoder('utf8')
+  session.input.on('data', (bytes: Buffer) => {
+    if (!hasEnded) terminal.write(decoder.write(bytes))
+  })
+  const hangUp = () => {
+    if (!hasEnded) terminal.kill('SIGHUP')
+  }
+  session.signal.addEventListener('abort', hangUp)
+  if (session.signal.aborted) hangUp()
   let sending = Promise.resolve()
   terminal.onData(data => {
     // With encoding null, data are bytes, whatever the type says.
     const bytes = Buffer.from(data)
     terminal.pause()
-    sending = sending.then(() => session.send('stdout', bytes)).finally(() => terminal.resume())
+    const sent = sending.then(() => session.send('stdout', bytes))
+    sending = sent.catch(hangUp).finally(() => {
+      if (!hasEnded) terminal.resume()
+    })
   })
   const { promise: ended, resolve } = Promise.withResolvers<number>()
-  terminal.onExit(({ exitCode }) => resolve(exitCode))
+  terminal.onExit(({ exitCode }) => {
+    hasEnded = true
+    resolve(exitCode)
+  })
   const exitCode = await ended
+  session.signal.removeEventListener('abort', hangUp)
   await sending
   return { exitCode }
 }

@@ -1,4 +1,5 @@
-import type { Clock } from '../base/clock.ts'
+import { backoffMs } from '../base/backoff.ts'
+import { type Clock, sleep } from '../base/clock.ts'
 import { messageOf } from '../base/errors.ts'
 import type { Limits } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
@@ -17,6 +18,8 @@ export interface GuardianKeeperComponents {
 /** How long a guardian may take to start: Node and a walk over a few files, on a busy machine. */
 const startTimeoutMs = 30_000
 const requestTimeoutMs = 10_000
+/** Between tries to start one, when it does not. */
+const restoreBackoff = { firstMs: 1000, mostMs: 60_000 }
 
 /**
  * The guardian of this host, started when there is none and again when it dies. Under systemd it is
@@ -26,7 +29,7 @@ export async function keepGuardian(
   config: Pick<Config, 'runDir' | 'dataDir' | 'guardian'>,
   components: GuardianKeeperComponents,
 ): Promise<Guardian> {
-  const { log, limits } = components
+  const { clock, log, limits } = components
   const options = { runFolder: config.runDir, dataFolder: config.dataDir }
   const managed = config.guardian === 'systemd'
   const ensure = () =>
@@ -41,18 +44,34 @@ export async function keepGuardian(
     },
     components,
   )
-  let closed = false
+  const closing = new AbortController()
+  let restoring = false
+  const bringBack = async (): Promise<void> => {
+    if (restoring) return
+    restoring = true
+    for (let failures = 1; !closing.signal.aborted; failures++) {
+      try {
+        await ensure()
+        break
+      } catch (error) {
+        if (closing.signal.aborted) break
+        log.error({ error: messageOf(error) }, 'there is no guardian; it is tried again')
+        await sleep(clock, backoffMs(restoreBackoff, failures), closing.signal).catch(() => {})
+      }
+    }
+    restoring = false
+  }
   guardian.onLost(() => {
-    if (closed) return
-    log.error({}, 'the guardian is gone, and with it every guest of this host')
-    ensure().catch(error => {
-      log.error({ error: messageOf(error) }, 'no new guardian could be started')
-    })
+    if (closing.signal.aborted) return
+    log.error({}, 'the connection to the guardian is lost; if it died, every guest here did')
+    void bringBack()
   })
+  // It may have died before this connection was made, whose loss nobody would tell then.
+  guardian.hello().catch(bringBack)
   return {
     ...guardian,
     close() {
-      closed = true
+      closing.abort()
       guardian.close()
     },
   }

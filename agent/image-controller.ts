@@ -43,6 +43,8 @@ type ImageStatus = NonNullable<Image['status']>
 
 /** How often the progress of an import is written to the store. */
 const progressMs = 500
+/** Users named in an error; the rest are counted. */
+const usersNamed = 10
 
 /** Refuses to delete an image that disks lie upon. */
 export function imageGuard(images: ImageStore): Guard<Image> {
@@ -53,7 +55,9 @@ export function imageGuard(images: ImageStore): Guard<Image> {
       if (image.spec.pinned) throw failure('imagePinned', { digest: image.metadata.name })
       const users = digest === undefined ? [] : images.users(digest)
       if (users.length === 0) return []
-      const names = users.map(user => user.name).join(', ')
+      const more = users.length > usersNamed ? [`${users.length - usersNamed} more`] : []
+      const named = users.slice(0, usersNamed).map(user => user.name)
+      const names = [...named, ...more].join(', ')
       throw failure('imageInUse', { digest: image.metadata.name, users: names })
     },
   }
@@ -88,10 +92,31 @@ class Controller implements ImageController {
     const { uploads, objects } = this.#components
     await rm(uploads, { recursive: true, force: true })
     await mkdir(uploads, { recursive: true, mode: 0o700 })
-    for (const image of (await objects.list(imageKind)).items) {
-      if (image.status?.phase === 'Importing') await this.#interrupted(image)
-    }
+    const { items } = await objects.list(imageKind)
+    const interrupted = items.filter(image => image.status?.phase === 'Importing')
+    for (const image of interrupted) await this.#interrupted(image)
+    await this.#dropNameless(items, interrupted)
     this.#following = followObjects(imageKind, this.#components, image => this.#seen(image))
+  }
+
+  /**
+   * Content whose import was cut off between its last byte and its name. What is older than every
+   * import that was cut off is left alone: then it is the store that lost an Image.
+   */
+  async #dropNameless(all: readonly Image[], interrupted: readonly Image[]): Promise<void> {
+    const { images, log } = this.#components
+    const named = new Set(all.map(image => image.status?.digest))
+    const created = interrupted.map(image => Date.parse(image.metadata.creationTimestamp ?? ''))
+    const begunMs = Math.min(Number.POSITIVE_INFINITY, ...created)
+    for (const { digest, importedAt, pinned } of images.list()) {
+      if (named.has(digest) || pinned || images.users(digest).length > 0) continue
+      if (!(Date.parse(importedAt) >= begunMs)) {
+        log.error({ digest }, 'this host has the content of an image that is not in the store')
+        continue
+      }
+      await images.remove(digest)
+      log.info({ digest }, 'removed what an interrupted import left')
+    }
   }
 
   refresh(): void {
@@ -109,7 +134,8 @@ class Controller implements ImageController {
     bytes: Readable,
     request: UploadRequest,
   ): Promise<Image> {
-    const { uid = '', name } = image.metadata
+    const { uid = '', name, deletionTimestamp } = image.metadata
+    if (deletionTimestamp !== undefined) throw failure('notFound', { resource: 'images', name })
     if (image.status?.phase === 'Ready') {
       throw failure('alreadyExists', { resource: 'the content of image', name })
     }
@@ -124,6 +150,11 @@ class Controller implements ImageController {
     } finally {
       this.#receiving.delete(uid)
     }
+  }
+
+  async #dropUploads(uid: string): Promise<void> {
+    const paths = [this.#uploadOf(uid, 'kernel'), this.#uploadOf(uid, 'initrd')]
+    await Promise.all(paths.map(path => rm(path, { force: true })))
   }
 
   #uploadOf(uid: string, part: ImagePart): string {
@@ -150,7 +181,7 @@ class Controller implements ImageController {
 
   async #receiveContent(image: Image, bytes: Readable, request: UploadRequest): Promise<Image> {
     const { events, images } = this.#components
-    const { uid = '' } = image.metadata
+    const { uid = '', name } = image.metadata
     const [kernel, initrd] = [this.#uploadOf(uid, 'kernel'), this.#uploadOf(uid, 'initrd')]
     const source = {
       stream: bytes,
@@ -158,6 +189,7 @@ class Controller implements ImageController {
     }
     try {
       const told = await this.#tell(image, () => ({ phase: 'Importing' }))
+      if (told === undefined) throw failure('notFound', { resource: 'images', name })
       const record = await images.importImage(source, {
         format: request.format,
         arch: image.spec.arch,
@@ -167,14 +199,25 @@ class Controller implements ImageController {
         onProgress: this.#progressTeller(image),
         signal: request.signal,
       })
+      const done = await this.#tell(image, () => this.#readyStatus(record.digest))
+      if (done === undefined) {
+        await this.#free(record.digest, uid)
+        throw failure('notFound', { resource: 'images', name })
+      }
+      // The deletion of another Image with the same content was faster.
+      if (done.status?.phase !== 'Ready') {
+        throw failure('imageContentMissing', { name, digest: record.digest })
+      }
       const message = `Imported ${record.format}, ${record.chunkCount} chunks`
       events.record(image, { type: 'Normal', reason: 'Imported', message })
-      return (await this.#tell(image, () => this.#readyStatus(record.digest))) ?? told ?? image
+      return done
     } catch (error) {
-      await this.#failed(image, error)
+      await this.#failed(image, error).catch(second => {
+        this.#components.log.warn({ uid, error: messageOf(second) }, 'a failure was not told')
+      })
       throw error
     } finally {
-      await Promise.all([rm(kernel, { force: true }), rm(initrd, { force: true })])
+      await this.#dropUploads(uid)
     }
   }
 
@@ -265,6 +308,8 @@ class Controller implements ImageController {
   async #handle(uid: string): Promise<Again> {
     const reference = this.#known.get(uid)
     if (reference === undefined) return undefined
+    // Looked at before the image is read: an import that has just ended is seen with its digest.
+    if (this.#receiving.has(uid)) return { againMs: 500 }
     const image = await this.#components.objects.find(imageKind, reference)
     if (image === undefined || image.metadata.uid !== uid) {
       this.#known.delete(uid)
@@ -272,13 +317,25 @@ class Controller implements ImageController {
     }
     if (image.metadata.deletionTimestamp !== undefined) return await this.#destroy(image)
     const digest = image.status?.digest
-    if (image.status?.phase !== 'Ready' || digest === undefined) return undefined
+    if (digest === undefined) return undefined
     await this.#keepPin(digest, image.spec.pinned)
     await this.#tell(image, status => {
-      const now = this.#readyStatus(digest)
-      return now && { ...now, conditions: status?.conditions }
+      if (status?.digest !== digest) return status
+      const now = this.#readyStatus(digest) ?? this.#missingStatus(status, image.metadata.name)
+      // What was true already keeps its time.
+      return now.phase === status.phase ? { ...now, conditions: status.conditions } : now
     })
     return undefined
+  }
+
+  /** Its folder was damaged or taken away: what the image was is kept, and it may be sent again. */
+  #missingStatus(status: ImageStatus, name: string): ImageStatus {
+    const { digest = '', conditions = [] } = status
+    const { message } = failure('imageContentMissing', { name, digest })
+    const condition = { type: 'Ready', status: 'False', reason: 'ContentMissing', message } as const
+    const time = timestamp(this.#components.clock)
+    const { hosts: _, ...rest } = status
+    return { ...rest, phase: 'Failed', conditions: withCondition(conditions, condition, time) }
   }
 
   async #keepPin(digest: string, wanted: boolean): Promise<void> {
@@ -288,28 +345,33 @@ class Controller implements ImageController {
     await (wanted ? images.pin(digest) : images.unpin(digest))
   }
 
-  /** Frees the content when no other Image names it, then lets the object go. */
+  /** Frees the content, then lets the object go. */
   async #destroy(image: Image): Promise<Again> {
-    const { objects, images } = this.#components
     const { uid = '' } = image.metadata
     const digest = image.status?.digest
-    if (this.#receiving.has(uid)) return { againMs: 500 }
-    const { items } = await objects.list(imageKind)
-    const shared = items.some(
-      other => other.metadata.uid !== uid && other.status?.digest === digest,
-    )
-    if (digest !== undefined && !shared && images.get(digest) !== undefined) {
-      try {
-        await images.remove(digest)
-      } catch (error) {
-        // A machine was faster: its disk needs the content, so the deletion waits for it.
-        if (isFailure(error, 'imageInUse')) return { againMs: 5000 }
-        throw error
-      }
+    try {
+      if (digest !== undefined) await this.#free(digest, uid)
+    } catch (error) {
+      // A machine was faster: its disk needs the content, so the deletion waits for it.
+      if (isFailure(error, 'imageInUse')) return { againMs: 5000 }
+      throw error
     }
+    await this.#dropUploads(uid)
     const finalizer = imageKind.finalizer ?? ''
-    await objects.releaseFinalizer(imageKind, image.metadata, finalizer, uid)
+    await this.#components.objects.releaseFinalizer(imageKind, image.metadata, finalizer, uid)
     this.#known.delete(uid)
     return undefined
+  }
+
+  /** Removes content that no Image names but the one with that uid. @throws imageInUse */
+  async #free(digest: string, uid: string): Promise<void> {
+    const { objects, images } = this.#components
+    const { items } = await objects.list(imageKind)
+    const isShared = items.some(
+      other => other.metadata.uid !== uid && other.status?.digest === digest,
+    )
+    if (isShared || images.get(digest) === undefined) return
+    if (images.get(digest)?.pinned) await images.unpin(digest)
+    await images.remove(digest)
   }
 }

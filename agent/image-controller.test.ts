@@ -1,0 +1,196 @@
+import { rename } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Readable } from 'node:stream'
+import { expect, onTestFinished, test } from 'vitest'
+import { systemClock } from '../base/clock.ts'
+import { defaultLimits } from '../base/limits.ts'
+import { silentLog } from '../base/log.ts'
+import { systemRandom } from '../base/random.ts'
+import { createEventRecorder } from '../cluster/event-recorder.ts'
+import { createObjects, type Objects } from '../cluster/objects.ts'
+import { createMemoryStore } from '../cluster/store/memory.ts'
+import type { ImageStore } from '../images/image-store.ts'
+import { type Image, imageKind } from '../resources/image.ts'
+import { namespaceKind } from '../resources/namespace.ts'
+import { noise, openTestStore } from '../test/support/images.ts'
+import { temporaryFolder } from '../test/support/temporary-folder.ts'
+import { type ImageController, imageGuard, startImageController } from './image-controller.ts'
+
+const needs = { clock: systemClock, random: systemRandom, limits: defaultLimits, log: silentLog }
+
+/** One daemon's part of the world: its own files, its own objects. */
+class Bench {
+  readonly folder = temporaryFolder()
+  images: ImageStore
+  readonly objects: Objects
+  #controller: ImageController | undefined
+
+  constructor(images: ImageStore) {
+    this.images = images
+    const store = createMemoryStore(needs)
+    this.objects = createObjects({ guards: [imageGuard(images)] }, { ...needs, store })
+    onTestFinished(async () => {
+      await this.stop()
+      await store.close()
+    })
+  }
+
+  async start(): Promise<ImageController> {
+    const { objects, images } = this
+    const init = { component: 'test', host: 'here', windowMs: 1000 }
+    const events = createEventRecorder(init, { ...needs, objects })
+    const uploads = join(this.folder, 'uploads')
+    const mine = { ...needs, objects, events, images, hostName: 'here', uploads }
+    this.#controller = await startImageController(mine)
+    return this.#controller
+  }
+
+  async stop(): Promise<void> {
+    await this.#controller?.stop()
+    this.#controller = undefined
+  }
+
+  async create(name: string): Promise<Image> {
+    const metadata = { name, namespace: 'default' }
+    const given: unknown = { apiVersion: 'macfleet.dev/v1', kind: 'Image', metadata, spec: {} }
+    return await this.objects.create(imageKind, given as never)
+  }
+
+  get(name: string): Promise<Image | undefined> {
+    return this.objects.find(imageKind, { name, namespace: 'default' })
+  }
+
+  until(name: string, what: (image: Image | undefined) => boolean): Promise<void> {
+    return expect.poll(async () => what(await this.get(name)), { timeout: 5000 }).toBe(true)
+  }
+}
+
+async function openBench(folder = join(temporaryFolder(), 'images')): Promise<Bench> {
+  const bench = new Bench(await openTestStore(folder))
+  const namespace = { apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'default' } } as const
+  await bench.objects.create(namespaceKind, namespace)
+  return bench
+}
+
+const disk = (seed = 1): Readable => Readable.from([noise(1024 * 1024, seed)])
+const raw = { format: 'raw', arch: 'x86_64' } as const
+const reference = { name: 'a', namespace: 'default' }
+const importing = { phase: 'Importing' } as const
+const ready = { phase: 'Ready' } as const
+const upload = { format: 'raw', signal: new AbortController().signal } as const
+
+test('an image becomes ready with its content, and both go together', async () => {
+  const bench = await openBench()
+  const controller = await bench.start()
+  const image = await bench.create('a')
+  const ready = await controller.receive(image, 'content', disk(), upload)
+  expect(ready.status).toMatchObject({ phase: 'Ready', hosts: ['here'] })
+  await expect(controller.receive(ready, 'content', disk(), upload)).rejects.toMatchObject({
+    code: 'alreadyExists',
+  })
+  await bench.objects.remove(imageKind, image.metadata)
+  await bench.until('a', found => found === undefined)
+  expect(bench.images.list()).toEqual([])
+})
+
+test('content that two images share goes with the last', async () => {
+  const bench = await openBench()
+  const controller = await bench.start()
+  for (const name of ['a', 'b']) {
+    await controller.receive(await bench.create(name), 'content', disk(), upload)
+  }
+  expect(bench.images.list()).toHaveLength(1)
+  await bench.objects.remove(imageKind, { name: 'a', namespace: 'default' })
+  await bench.until('a', found => found === undefined)
+  expect(bench.images.list()).toHaveLength(1)
+  await bench.objects.remove(imageKind, { name: 'b', namespace: 'default' })
+  await bench.until('b', found => found === undefined)
+  expect(bench.images.list()).toEqual([])
+})
+
+test('an image under a disk is not deleted, and its refusal says under whose', async () => {
+  const bench = await openBench()
+  const controller = await bench.start()
+  const image = await controller.receive(await bench.create('a'), 'content', disk(), upload)
+  const digest = image.status?.digest ?? ''
+  for (let count = 0; count < 12; count++) {
+    await bench.images.use(digest, { uid: `u${count}`, name: `default/m${count}` })
+  }
+  await expect(bench.objects.remove(imageKind, image.metadata)).rejects.toThrow(
+    /default\/m9, 2 more/,
+  )
+})
+
+test('an import that breaks off leaves a failed image that can be sent again', async () => {
+  const bench = await openBench()
+  const controller = await bench.start()
+  const image = await bench.create('a')
+  const broken = Readable.from(
+    (async function* () {
+      yield noise(4096)
+      throw new Error('the client left')
+    })(),
+  )
+  await expect(controller.receive(image, 'content', broken, upload)).rejects.toThrow('client left')
+  expect((await bench.get('a'))?.status).toMatchObject({ phase: 'Failed' })
+  const ready = await controller.receive(image, 'content', disk(), upload)
+  expect(ready.status?.phase).toBe('Ready')
+})
+
+test('an image that is being deleted takes no content', async () => {
+  const bench = await openBench()
+  const controller = await bench.start()
+  const image = await bench.create('a')
+  const deleting = { ...image, metadata: { ...image.metadata, deletionTimestamp: 'now' } }
+  await expect(controller.receive(deleting, 'content', disk(), upload)).rejects.toMatchObject({
+    code: 'notFound',
+  })
+})
+
+test('content that comes in for an image which is gone does not stay', async () => {
+  const bench = await openBench()
+  const controller = await bench.start()
+  const image = await bench.create('a')
+  await bench.objects.remove(imageKind, image.metadata)
+  await bench.until('a', found => found === undefined)
+  await expect(controller.receive(image, 'content', disk(), upload)).rejects.toMatchObject({
+    code: 'notFound',
+  })
+  expect(bench.images.list()).toEqual([])
+})
+
+test('content without an image is removed when its import was cut off, else left alone', async () => {
+  const bench = await openBench()
+  await bench.images.importImage({ stream: disk() }, raw)
+  await bench.start()
+  await bench.stop()
+  const older = bench.images.list().map(({ digest }) => digest)
+  expect(older).toHaveLength(1)
+  await bench.create('a')
+  await bench.objects.changeStatus(imageKind, reference, () => importing)
+  await bench.images.importImage({ stream: disk(2) }, raw)
+  await bench.start()
+  expect((await bench.get('a'))?.status?.phase).toBe('Failed')
+  expect(bench.images.list().filter(({ digest }) => !older.includes(digest))).toEqual([])
+})
+
+test('an image whose content is missing says so, and is ready again when it is back', async () => {
+  const folder = join(temporaryFolder(), 'images')
+  const bench = await openBench(folder)
+  const { digest } = await bench.images.importImage({ stream: disk() }, raw)
+  await bench.create('a')
+  await bench.objects.changeStatus(imageKind, reference, () => ({ ...ready, digest }))
+  const path = join(folder, digest.slice('sha256:'.length))
+  for (const [from, to, phase] of [
+    [path, `${folder}-away`, 'Failed'],
+    [`${folder}-away`, path, 'Ready'],
+  ] as const) {
+    await bench.stop()
+    await bench.images.close()
+    await rename(from, to)
+    bench.images = await openTestStore(folder)
+    await bench.start()
+    await bench.until('a', image => image?.status?.phase === phase)
+  }
+  expect((await bench.get('a'))?.status).toMatchObject({ digest, hosts: ['here'] })
+})
