@@ -17,7 +17,14 @@ test.each([
   ['\u001bP$q"p\u001b\\shown', 'shown'],
   ['\u001b]52;c;clipboard\nnext line', '\nnext line'],
   ['\u0007\u0008\u007fbell', 'bell'],
-  ['Grüße 日本', 'Grüße 日本'],
+  ['Grüße 日本 ě 🙂', 'Grüße 日本 ě 🙂'],
+  ['\u009b2Jcleared', 'cleared'],
+  ['\u009d0;title\u009cshown', 'shown'],
+  ['\u001b]0;title\u009cshown', 'shown'],
+  ['\u009b31mred', '\u001b[31mred'],
+  ['\u001b[>4;2mkeys', 'keys'],
+  ['\u001b[?4mkeys', 'keys'],
+  ['\u001b[38:5:1;4mred', '\u001b[38:5:1;4mred'],
 ])('%j', (text, expected) => {
   expect(filter(text)).toBe(expected)
 })
@@ -30,15 +37,21 @@ test('a sequence may come in pieces', () => {
   expect(filter('a\u001b', '[3', '1mb\u001b[', '2Jc')).toBe('a\u001b[31mbc')
 })
 
+test('single bytes that a terminal might take for controls are none, characters may be cut', () => {
+  const plain = createPlainFilter()
+  const shown = [[0x9b, 0x32, 0x4a, 0xc4], [0x9b]].map(bytes => plain.push(Uint8Array.from(bytes)))
+  expect(Buffer.concat(shown).toString()).toBe('\ufffd2Jě')
+})
+
 test('whatever comes, only colours are left of what moves the terminal', () => {
   fc.assert(
     fc.property(fc.array(fc.uint8Array({ maxLength: 60 }), { maxLength: 6 }), chunks => {
       const plain = createPlainFilter()
-      const shown = Buffer.concat(chunks.map(chunk => plain.push(chunk))).toString('latin1')
+      const shown = Buffer.concat(chunks.map(chunk => plain.push(chunk))).toString()
       // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
-      const left = shown.replace(/\u001b\[[\x20-\x3f]*m/g, '')
+      const left = shown.replace(/\u001b\[[\d;:]*m/g, '')
       // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
-      expect(left).not.toMatch(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/)
+      expect(left).not.toMatch(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]/)
     }),
   )
 })
