@@ -356,6 +356,17 @@ describe('the program', () => {
     expect(await complete('exec', 'web', '--', '')).toEqual([])
   })
 
+  test('says how to get what the host lacks, and ends with 1', async () => {
+    const bin = join(cli.folder, 'bin')
+    mkdirSync(bin)
+    // All that the launcher itself needs.
+    symlinkSync('/usr/bin/readlink', join(bin, 'readlink'))
+    const { code, stdout, stderr } = await runAt(launcher, '/', ['doctor'], { PATH: bin })
+    expect(code).toBe(1)
+    expect(stdout).toMatch(/missing +qemu-system-x86_64 .*\n.*apt-get install .* qemu-system-x86\n/)
+    expect(stderr).toMatch(/^error: \d+ things that guests need are missing/)
+  })
+
   test('starts from any folder, through symlinks, and says what is missing', async () => {
     const link = join(cli.folder, 'mf')
     symlinkSync(launcher, link)
@@ -370,9 +381,14 @@ describe('the program', () => {
   })
 })
 
-async function runAt(command: string, workingFolder: string, args: readonly string[]) {
+async function runAt(
+  command: string,
+  workingFolder: string,
+  args: readonly string[],
+  changes: NodeJS.ProcessEnv = {},
+) {
   const { runCommand } = await import('../base/command.ts')
-  const environment = cli.environment
+  const environment = { ...cli.environment, ...changes }
   const options = { timeoutMs: 20_000, workingFolder, environment, acceptedCodes: [0, 1] }
   return runCommand(command, args, options)
 }
