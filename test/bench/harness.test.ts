@@ -65,18 +65,21 @@ const figures: Record<string, Figure> = {
 
 test('the table says what was missed', () => {
   expect(formatTable(figures).split('\n')).toEqual([
-    'METRIC  VALUE    TARGET     MET  RUNS  SPREAD  WHAT',
-    'start   200 ms   <= 150 ms  NO   3     80 %    a start',
-    'floor   1.23 ms                  1             nothing',
+    'METRIC  VALUE    TARGET     MET  RUNS  SPREAD  LEAST  WHAT',
+    'start   200 ms   <= 150 ms  NO   3     80 %    100    a start',
+    'floor   1.23 ms                  1                    nothing',
   ])
 })
 
 test('the JSON has value, unit, target, runs and spread for every metric', () => {
   expect(JSON.parse(formatJson(figures))).toEqual({
     start: {
-      ...{ what: 'a start', value: 200, unit: 'ms', runs: 3, spread: 0.8 },
+      ...{ what: 'a start', value: 200, unit: 'ms', runs: 3, spread: 0.8, least: 100 },
       ...{ target: 150, bound: 'atMost', met: false },
     },
-    floor: { what: 'nothing', value: 1.2345, unit: 'ms', runs: 1, spread: 0, target: null },
+    floor: {
+      ...{ what: 'nothing', value: 1.2345, unit: 'ms', runs: 1, spread: 0, least: 1.2345 },
+      target: null,
+    },
   })
 })
