@@ -57,8 +57,8 @@ export interface TurnsInit {
 
 /**
  * Measures contenders in turns, so that what changes on the machine meets all of them alike. Each
- * second round goes backwards (A B C, C B A, B C A, ...): no one always comes first, or always after
- * the same other. The first round warms up and is thrown away.
+ * second round goes backwards (A B C, C B A, B C A, ...): no one always comes first, or always
+ * after the same other. The first round warms up and is thrown away.
  * @returns the measurements of each contender, by round
  */
 export async function measureInTurns(
