@@ -52,7 +52,7 @@ export function sumOf(amounts: Iterable<Amounts>): Amounts {
 /** Why a request does not fit beside what is promised already; empty when it does. */
 export function shortages(request: Amounts, reserved: Amounts, allocatable: Amounts): string[] {
   const lacking: string[] = []
-  const freeCpu = allocatable.cpu - reserved.cpu
+  const freeCpu = Math.max(0, allocatable.cpu - reserved.cpu)
   if (request.cpu > freeCpu) {
     lacking.push(`wants ${request.cpu} cores, ${Number(freeCpu.toFixed(2))} are free`)
   }
@@ -67,13 +67,47 @@ export function shortages(request: Amounts, reserved: Amounts, allocatable: Amou
   return lacking
 }
 
+/** A machine that waits for room. */
+export interface Waiting {
+  /** Higher is placed first. */
+  priority: number
+  /** Monotonic time. */
+  sinceMs: number
+  request: Amounts
+}
+
+/** Who is placed first: the higher priority, then who has waited longer. */
+export function placedFirst(one: Waiting, other: Waiting): number {
+  return other.priority - one.priority || one.sinceMs - other.sinceMs
+}
+
+/**
+ * What has to stay free for machines of a higher priority that wait for room, so that small ones
+ * don't take it from a big one for ever. One that would not fit into the empty host keeps nothing.
+ */
+export function keptFor(
+  priority: number,
+  waiting: readonly Waiting[],
+  allocatable: Amounts,
+): Amounts {
+  const none = sumOf([])
+  const ahead = waiting.filter(
+    other => other.priority > priority && shortages(other.request, none, allocatable).length === 0,
+  )
+  return sumOf(ahead.map(({ request }) => request))
+}
+
 /** What this host has promised to whom; kept in step by the machine controller, which owns it. */
 export interface Reservations {
-  /** Promises the request, or says why it can't. Promising again replaces the earlier promise. */
-  reserve(uid: string, request: Amounts, allocatable: Amounts): string[]
+  /**
+   * Promises the request, or says why it can't. Promising again replaces the earlier promise.
+   * @param kept what has to stay free beside it
+   */
+  reserve(uid: string, request: Amounts, allocatable: Amounts, kept?: Amounts): string[]
   /** Counts a machine that runs already, whether it fits or not. */
   adopt(uid: string, request: Amounts): void
-  release(uid: string): void
+  /** @returns whether it was promised something */
+  release(uid: string): boolean
   total(): Amounts
 }
 
@@ -81,8 +115,9 @@ export interface Reservations {
 export function createReservations(): Reservations {
   const promised = new Map<string, Amounts>()
   return {
-    reserve(uid, request, allocatable) {
+    reserve(uid, request, allocatable, kept) {
       const others = [...promised].filter(([other]) => other !== uid).map(([, amounts]) => amounts)
+      if (kept !== undefined) others.push(kept)
       const lacking = shortages(request, sumOf(others), allocatable)
       if (lacking.length === 0) promised.set(uid, request)
       return lacking

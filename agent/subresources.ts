@@ -23,9 +23,9 @@ export interface SubresourcesInit {
 export function createSubresources(init: SubresourcesInit, context: MachineContext): Subresources {
   const { machines, imageController } = init
   const trackedOf = (machine: VirtualMachine): Tracked => {
-    const tracked = machines.find(machine.metadata)
-    if (tracked !== undefined && tracked.uid === machine.metadata.uid) return tracked
-    const { name } = machine.metadata
+    const { uid = '', name } = machine.metadata
+    const tracked = machines.find(uid)
+    if (tracked !== undefined) return tracked
     throw failure('consoleUnavailable', { detail: `${name} is not on this host` })
   }
   return {

@@ -505,6 +505,24 @@ export const errorTable = {
     sentence: 'there is no room on {host}: {shortages}',
     next: 'It starts by itself when others stop; `macfleet top vms` shows who has what',
   },
+  hostUnfit: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: '{host} does not take this machine: {reasons}',
+    next: 'It starts by itself when that changes; `macfleet describe host {host}` shows the host',
+  },
+  machineUnsupported: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: '{host} can not start machines of the shape {machine}',
+    next: 'Delete it, and create it with `machine: linux`',
+  },
+  guestRecordDamaged: {
+    reason: 'InternalError',
+    httpStatus: 500,
+    sentence: 'what is known of this guest, {path}, is damaged',
+    next: 'Its disk lies beside that file: save what you need, then delete the machine',
+  },
   hostDiskFull: {
     reason: 'ServiceUnavailable',
     httpStatus: 503,

@@ -260,7 +260,8 @@ export const virtualMachineKind: Kind<VirtualMachine> = {
   schema: virtualMachineSchema,
   hasStatus: true,
   finalizer: 'macfleet.dev/guest',
-  immutable: ['spec.image', 'spec.machine', 'spec.firmware'],
+  // The disk is made once, at the first start, and a guest's file is opened by its QEMU alone.
+  immutable: ['spec.image', 'spec.disk', 'spec.machine', 'spec.firmware'],
   check,
   columns: [
     nameColumn,

@@ -1,14 +1,15 @@
 import { backoffMs } from '../../base/backoff.ts'
 import { timestamp } from '../../base/clock.ts'
+import { isFailure } from '../../base/errors.ts'
 import { endingOf } from '../../kvm/ending.ts'
 import type { VirtualMachine } from '../../resources/virtual-machine.ts'
 import type { ExitRecord } from '../guardian/protocol.ts'
-import type { GuestRecord, RecordedExit } from './record.ts'
+import { type GuestRecord, longestRestartMs, type RecordedExit } from './record.ts'
 import type { StepContext } from './step-context.ts'
 import { saveRecord, type Tracked } from './tracked.ts'
 
 /** Waits between starts of a guest that keeps failing. */
-const restartBackoff = { firstMs: 1000, mostMs: 300_000 }
+const restartBackoff = { firstMs: 1000, mostMs: longestRestartMs }
 /** A guest that held this long was fine: its next failure is a first one. */
 const settledMs = 600_000
 
@@ -22,24 +23,35 @@ export async function collectExit(
   const process = context.processes.get(uid)
   const { runtime, record } = tracked
   if (process?.ended === undefined) return
-  if (record !== undefined) {
+  // It was judged already when we died, or the disk was full, between the next lines: the intent
+  // that explains it is gone since.
+  const isJudged = record?.lastExit?.time === process.ended.endedAt
+  if (record !== undefined && !isJudged) {
     const lastExit = judge(record, process.ended, runtime?.guest.status().runState)
     tracked.record = afterExit(record, lastExit, context.clock.wallMs())
-    await saveRecord(tracked)
+    context.metrics.ended(lastExit.reason)
     tell(machine, lastExit, context)
   }
-  await context.guardian.forget(uid)
-  context.processes.delete(uid)
+  await saveRecord(tracked)
+  await forget(uid, context)
   tracked.runtime = undefined
   tracked.stopping?.abort()
   tracked.stopping = undefined
-  context.reservations.release(uid)
   await runtime?.close()
-  context.wakeHindered()
+}
+
+/** Frees the name; that may have been done already, by a request whose answer was lost. */
+async function forget(uid: string, { guardian, processes }: StepContext): Promise<void> {
+  try {
+    await guardian.forget(uid)
+  } catch (error) {
+    if (!isFailure(error, 'guardianProcessNotFound')) throw error
+  }
+  processes.delete(uid)
 }
 
 /** What ended a run: what QEMU said before it was let go, else what its process and our intent say. */
-function judge(
+export function judge(
   record: GuestRecord,
   ended: ExitRecord,
   runState: Parameters<typeof endingOf>[0]['runState'],
@@ -58,7 +70,7 @@ function judge(
 
 /** The record of a run that is over: what was meant with it is done, and the next start may have to wait. */
 export function afterExit(record: GuestRecord, lastExit: RecordedExit, nowMs: number): GuestRecord {
-  const { intent: _, guestEnding: __, notBeforeMs: ___, ...rest } = record
+  const { intent: _, guestEnding: __, notBeforeMs: ___, startBegun: ____, ...rest } = record
   if (lastExit.intended) return { ...rest, lastExit, failures: 0 }
   const settled = nowMs - (record.startedAtMs ?? nowMs) >= settledMs
   const failures = settled ? 1 : record.failures + 1

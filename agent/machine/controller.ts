@@ -1,26 +1,29 @@
 import { preciseTimestamp, timestamp } from '../../base/clock.ts'
-import { isFailure, messageOf } from '../../base/errors.ts'
+import { isFailure, MacfleetError, messageOf } from '../../base/errors.ts'
 import { type Again, createWorkQueue, type WorkQueue } from '../../base/work-queue.ts'
 import { type Following, followObjects } from '../../cluster/object-follow.ts'
+import { createTurns } from '../../images/turns.ts'
 import { guestFolder } from '../../kvm/guest-folder.ts'
 import { parseDurationMs } from '../../resources/duration.ts'
 import { imageKind } from '../../resources/image.ts'
 import { type VirtualMachine, virtualMachineKind } from '../../resources/virtual-machine.ts'
-import { requestOf } from '../capacity.ts'
-import type { GuardedProcess } from '../guardian/protocol.ts'
+import { placedFirst, requestOf, sumOf, type Waiting } from '../capacity.ts'
 import { decide, type Step } from './decide.ts'
+import { followGuardian, type GuardianFollowing } from './guardian-follow.ts'
 import { openRuntime } from './guest-runtime.ts'
 import type { MachineContext } from './machine-context.ts'
+import { createMachineMetrics, type MachineMetrics } from './metrics.ts'
+import { ProcessBook } from './process-book.ts'
 import { type GuestRecord, readRecords } from './record.ts'
 import { situationOf } from './situation.ts'
 import { statusOf, type View } from './status.ts'
-import { performStep } from './steps.ts'
-import type { Tracked } from './tracked.ts'
+import { clearObstacle, performStep } from './steps.ts'
+import { newTracked, type Tracked } from './tracked.ts'
 
 /** Makes the guests of this host what their machines in the store say, on and on. */
 export interface MachineController {
-  /** The machine of this host with that name, if it answers for one. */
-  find(reference: { namespace?: string; name: string }): Tracked | undefined
+  /** The machine of this host with that uid, if it answers for it. */
+  find(uid: string): Tracked | undefined
   /** Looks at every machine again; for when something that all depend on has changed. */
   wake(): void
   /** Lets go of all guests, which run on. */
@@ -29,6 +32,8 @@ export interface MachineController {
 
 /** After an obstacle the start is tried again, at the latest so often. */
 const obstacleRetryMs = 5000
+/** Of an obstacle's message: a program's whole output is for the log. */
+const messageLength = 4096
 /** A handler makes so many steps in a row before others get their turn. */
 const stepsInARow = 8
 
@@ -43,9 +48,11 @@ class Controller implements MachineController {
   readonly #context: MachineContext
   readonly #queue: WorkQueue
   readonly #tracked = new Map<string, Tracked>()
-  readonly #processes = new Map<string, GuardedProcess>()
+  readonly #processes = new ProcessBook()
+  readonly #choosing = createTurns()
+  readonly #metrics: MachineMetrics
   readonly #followings: Following[] = []
-  #guardianAnswers = false
+  #guardian: GuardianFollowing | undefined
 
   constructor(context: MachineContext) {
     this.#context = context
@@ -53,28 +60,29 @@ class Controller implements MachineController {
       { handle: uid => this.#handle(uid), backoff: { firstMs: 200, mostMs: 10_000 } },
       context,
     )
+    const phases = () => [...this.#tracked.values()].flatMap(({ phase }) => phase ?? [])
+    this.#metrics = createMachineMetrics(context.metrics, phases)
   }
 
   async start(): Promise<void> {
-    const { guardian, host, log } = this.#context
-    for (const record of await readRecords(host.roots, log)) this.#trackRecord(record)
-    guardian.onExit(process => {
-      this.#processes.set(process.name, process)
-      this.#queue.add(process.name)
-    })
-    guardian.onLost(() => {
-      this.#guardianAnswers = false
-    })
-    guardian.onConnected(() => void this.#refreshProcesses())
-    await this.#refreshProcesses()
+    const { host, log } = this.#context
+    for (const record of await readRecords(host.roots, log)) this.#track(record, record)
+    this.#guardian = await followGuardian(
+      {
+        processes: this.#processes,
+        onExit: uid => this.#queue.add(uid),
+        onListed: () => this.#onListed(),
+      },
+      this.#context,
+    )
     this.#followings.push(
       followObjects(virtualMachineKind, this.#context, machine => this.#trackMachine(machine)),
       followObjects(imageKind, this.#context, () => this.#wakeHindered()),
     )
   }
 
-  find({ namespace, name }: { namespace?: string; name: string }): Tracked | undefined {
-    return [...this.#tracked.values()].find(at => at.namespace === namespace && at.name === name)
+  find(uid: string): Tracked | undefined {
+    return this.#tracked.get(uid)
   }
 
   wake(): void {
@@ -82,33 +90,43 @@ class Controller implements MachineController {
   }
 
   async stop(): Promise<void> {
+    this.#guardian?.stop()
     await Promise.all(this.#followings.map(following => following.stop()))
     for (const tracked of this.#tracked.values()) tracked.stopping?.abort()
     await this.#queue.stop()
     await Promise.all([...this.#tracked.values()].map(tracked => tracked.runtime?.close()))
   }
 
+  /** Those that wait for room in the order in which they are to get it. */
   #wakeHindered(): void {
-    for (const tracked of this.#tracked.values()) {
-      if (tracked.obstacle !== undefined) this.#queue.add(tracked.uid)
+    const last: Waiting = {
+      priority: Number.NEGATIVE_INFINITY,
+      sinceMs: 0,
+      request: sumOf([]),
     }
+    const hindered = [...this.#tracked.values()].filter(({ obstacle }) => obstacle !== undefined)
+    hindered.sort((one, other) => placedFirst(one.waiting ?? last, other.waiting ?? last))
+    for (const { uid } of hindered) this.#queue.add(uid)
   }
 
-  /** Asks the guardian for everything: what it pushed while nobody listened is lost. */
-  async #refreshProcesses(): Promise<void> {
-    const processes = await this.#context.guardian.list()
-    this.#processes.clear()
-    for (const process of processes) {
-      this.#processes.set(process.name, process)
+  /** All that run count before the first that waits is started: what they have is not free. */
+  #onListed(): void {
+    const { reservations, log } = this.#context
+    for (const { name: uid, ended } of this.#processes.all()) {
+      const tracked = this.#tracked.get(uid)
+      if (tracked === undefined) {
+        log.error({ uid }, 'the guardian has a process of no guest that is known here')
+      } else if (ended === undefined && tracked.record?.request !== undefined) {
+        reservations.adopt(uid, tracked.record.request)
+      }
     }
-    this.#guardianAnswers = true
     this.wake()
   }
 
   #trackMachine(machine: VirtualMachine): void {
     const { uid, namespace, name } = machine.metadata
     if (uid === undefined || namespace === undefined || !this.#isOurs(machine)) return
-    if (!this.#tracked.has(uid)) this.#track(uid, namespace, name, undefined)
+    if (!this.#tracked.has(uid)) this.#track({ uid, namespace, name }, undefined)
     this.#queue.add(uid)
   }
 
@@ -118,20 +136,17 @@ class Controller implements MachineController {
     return host === undefined || host === this.#context.host.name
   }
 
-  #trackRecord(record: GuestRecord): void {
-    this.#track(record.uid, record.namespace, record.name, record)
-  }
-
-  #track(uid: string, namespace: string, name: string, record: GuestRecord | undefined): void {
-    const folder = guestFolder(this.#context.host.roots, uid)
-    const none = { runtime: undefined, stopping: undefined, obstacle: undefined }
-    const saving = Promise.resolve()
-    this.#tracked.set(uid, { uid, namespace, name, folder, record, ...none, saving })
+  #track(
+    machine: { uid: string; namespace: string; name: string },
+    record: GuestRecord | undefined,
+  ): void {
+    const folder = guestFolder(this.#context.host.roots, machine.uid)
+    this.#tracked.set(machine.uid, newTracked(machine, folder, record))
   }
 
   async #handle(uid: string): Promise<Again> {
     const tracked = this.#tracked.get(uid)
-    if (tracked === undefined || !this.#guardianAnswers) return undefined
+    if (tracked === undefined || !this.#guardian?.isTrue()) return undefined
     const machine = await this.#machineOf(tracked)
     if (machine === undefined) return this.#leaveAlone(tracked)
     let step: Step = { kind: 'rest' }
@@ -154,7 +169,12 @@ class Controller implements MachineController {
    * A guest whose machine is not in the store is neither started, stopped nor removed: a deletion
    * goes through the finalizer, so a machine can't be missing unless the store lost it.
    */
-  #leaveAlone({ uid, namespace, name, folder }: Tracked): undefined {
+  #leaveAlone({ uid, namespace, name, folder, record }: Tracked): undefined {
+    if (record === undefined && this.#processes.get(uid) === undefined) {
+      // Deleted before anything was made of it, or the watch told of its deletion after we did it.
+      this.#tracked.delete(uid)
+      return
+    }
     const fields = { uid, namespace, name, folder: folder.path }
     this.#context.log.error(fields, 'this host has a guest whose machine is not in the store')
   }
@@ -168,7 +188,8 @@ class Controller implements MachineController {
   #surroundings(uid: string) {
     const { clock } = this.#context
     const process = this.#processes.get(uid)
-    return { process, nowMs: clock.wallMs(), diskHasRoom: this.#context.diskHasRoom() }
+    const diskHasRoom = this.#context.diskHasRoom()
+    return { process, nowMs: clock.wallMs(), monotonicMs: clock.monotonicMs(), diskHasRoom }
   }
 
   /** Takes control of a QEMU that runs: just started, or found after a restart of the daemon. */
@@ -176,7 +197,9 @@ class Controller implements MachineController {
     const process = this.#processes.get(tracked.uid)
     const runs = process !== undefined && process.ended === undefined
     if (!runs || tracked.runtime !== undefined) return
-    this.#context.reservations.adopt(tracked.uid, requestOf(machine))
+    const request = tracked.record?.request ?? requestOf(machine)
+    this.#context.reservations.adopt(tracked.uid, request)
+    clearObstacle(tracked)
     tracked.runtime = openRuntime(
       { tracked, onChange: () => this.#queue.add(tracked.uid) },
       this.#context,
@@ -189,11 +212,15 @@ class Controller implements MachineController {
       return await performStep(step, tracked, machine, {
         ...this.#context,
         processes: this.#processes,
+        metrics: this.#metrics,
+        choosing: this.#choosing,
+        waiting: except => this.#waiting(except),
         records: () => this.#records(),
         wake: () => this.#queue.add(tracked.uid),
         wakeHindered: () => this.#wakeHindered(),
       })
     } catch (error) {
+      if (isAboutProcesses(error)) this.#guardian?.doubt()
       if (step.kind !== 'start') throw error
       this.#hinder(tracked, machine, error)
       return false
@@ -202,15 +229,23 @@ class Controller implements MachineController {
 
   /** A start that could not be: told in the machine's conditions and tried again later. */
   #hinder(tracked: Tracked, machine: VirtualMachine, error: unknown): void {
-    const known = error instanceof Error && 'code' in error ? String(error.code) : 'startFailed'
+    const known = error instanceof MacfleetError ? error.code : 'startFailed'
     const reason = known.charAt(0).toUpperCase() + known.slice(1)
-    const message = messageOf(error)
-    const isNew = tracked.obstacle?.message !== message
+    const message = messageOf(error).slice(0, messageLength)
+    // Amounts that are free change from try to try: that is not news.
+    const isNew = tracked.obstacle?.reason !== reason
     tracked.obstacle = { reason, message }
+    if (reason !== 'HostFull') tracked.waiting = undefined
     this.#context.reservations.release(tracked.uid)
     if (!isNew) return
     this.#context.log.warn({ uid: tracked.uid, reason, message }, 'a machine could not be started')
     this.#context.events.record(machine, { type: 'Warning', reason, message })
+  }
+
+  #waiting(except: string): Waiting[] {
+    return [...this.#tracked.values()].flatMap(({ uid, waiting }) =>
+      uid === except || waiting === undefined ? [] : [waiting],
+    )
   }
 
   #records(): GuestRecord[] {
@@ -242,11 +277,16 @@ class Controller implements MachineController {
     const { objects, clock } = this.#context
     const view = this.#viewOf(tracked, step)
     const { namespace, name } = tracked
+    const tell = (machine: VirtualMachine) => {
+      const status = statusOf(machine, tracked.record, view, timestamp(clock))
+      tracked.phase = status.phase
+      return status
+    }
     try {
       await objects.changeStatus(
         virtualMachineKind,
         { namespace, name },
-        (_, current) => statusOf(current, tracked.record, view, timestamp(clock)),
+        (_, current) => tell(current),
         { uid: tracked.uid },
       )
     } catch (error) {
@@ -277,4 +317,10 @@ class Controller implements MachineController {
     await objects.remove(virtualMachineKind, machine.metadata, uid === undefined ? {} : { uid })
     return undefined
   }
+}
+
+/** Whether our picture of the guardian's processes may be wrong: a request may have been carried out. */
+function isAboutProcesses(error: unknown): boolean {
+  const codes = ['guardianUnavailable', 'guardianNameTaken', 'guardianProcessNotFound'] as const
+  return [...codes, 'guardianStaleIdentity' as const].some(code => isFailure(error, code))
 }

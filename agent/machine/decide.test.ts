@@ -10,12 +10,16 @@ const idle: Situation = {
   guest: 'unknown',
   diskHasRoom: true,
   stopping: false,
+  intent: undefined,
+  startBegun: false,
+  blockedWaitMs: 0,
   lastExit: undefined,
   startAsked: false,
   restartAsked: false,
   waitMs: 0,
 }
 const running: Situation = { ...idle, process: 'running', guest: 'running' }
+const blocked = { guest: 'blocked', blockedWaitMs: 5 } as const
 const exit = (reason: NonNullable<Situation['lastExit']>['reason'], intended = false) => ({
   lastExit: { reason, intended },
 })
@@ -38,6 +42,14 @@ describe('decide', () => {
     ['pauses', { ...running, wanted: 'Suspended' }, 'pause'],
     ['goes on when the disk has room', { ...running, guest: 'blocked' }, 'resume'],
     ['waits for room', { ...running, guest: 'blocked', diskHasRoom: false }, 'wait'],
+    ['does not resume a failing disk on and on', { ...running, ...blocked }, 'wait'],
+    ['sees a shutdown through that was begun', { ...running, intent: 'stop' }, 'shutDown'],
+    ['has heard of a start when it runs', { ...running, startAsked: true }, 'acknowledge'],
+    [
+      'owes a start that was begun',
+      { ...idle, ...exit('GuestPoweredOff'), startBegun: true },
+      'start',
+    ],
     ['resumes', { ...running, guest: 'paused' }, 'resume'],
     ['cuts power for a deletion', { ...running, wanted: 'Gone', stopping: true }, 'quit'],
     ['deletes gently when asked', { ...running, wanted: 'Gone', mayCutPower: false }, 'shutDown'],
@@ -67,6 +79,9 @@ describe('decide', () => {
       guest: fc.constantFrom('unknown', 'running', 'paused', 'blocked', 'ended'),
       diskHasRoom: fc.boolean(),
       stopping: fc.boolean(),
+      intent: fc.constantFrom('stop', 'restart', 'delete', 'ended', undefined),
+      startBegun: fc.boolean(),
+      blockedWaitMs: fc.constantFrom(0, 100),
       lastExit: fc.option(
         fc.record({
           reason: fc.constantFrom(
@@ -111,19 +126,27 @@ function carryOut(situation: Situation, step: Step): Situation {
     case 'rest':
       return { ...situation, stopping: false, guest: 'ended' }
     case 'wait':
-      return { ...situation, waitMs: 0, diskHasRoom: true }
+      return { ...situation, waitMs: 0, blockedWaitMs: 0, diskHasRoom: true }
     case 'start':
-      return { ...situation, ...asked, process: 'running', guest: 'running' }
+      return { ...situation, ...asked, startBegun: true, process: 'running', guest: 'running' }
     case 'shutDown':
-      return { ...situation, stopping: true }
+      return { ...situation, stopping: true, intent: step.intent }
     case 'quit':
       return { ...situation, stopping: false, process: 'ended', guest: 'unknown' }
+    case 'acknowledge':
+      return { ...situation, startAsked: false }
     case 'pause':
       return { ...situation, guest: 'paused' }
     case 'resume':
       return { ...situation, guest: 'running' }
     case 'collect':
-      return { ...situation, process: 'none', lastExit: { reason: 'Killed', intended: true } }
+      return {
+        ...situation,
+        process: 'none',
+        intent: undefined,
+        startBegun: false,
+        lastExit: { reason: 'Killed', intended: true },
+      }
     case 'destroy':
       return situation
   }

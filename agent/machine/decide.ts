@@ -22,6 +22,12 @@ export interface Situation {
   diskHasRoom: boolean
   /** A shutdown that we asked for is under way. */
   stopping: boolean
+  /** Why its run is being ended, as written down; it outlives a daemon, `stopping` does not. */
+  intent: 'stop' | 'restart' | 'delete' | 'ended' | undefined
+  /** A start was begun that did not take place: the daemon ended, or something was in its way. */
+  startBegun: boolean
+  /** Milliseconds until a guest that is blocked is resumed again. */
+  blockedWaitMs: number
   /** Undefined when it never ran. */
   lastExit: LastExit | undefined
   /** The user asked for a start or a restart since the last start. */
@@ -40,13 +46,14 @@ export type Step =
   | { kind: 'quit'; intent: 'delete' | 'ended' }
   | { kind: 'pause' }
   | { kind: 'resume' }
+  | { kind: 'acknowledge' }
   | { kind: 'collect' }
   | { kind: 'destroy' }
 
 const rest: Step = { kind: 'rest' }
 
 /** How often a guest that waits for room on the disk is looked at. */
-const blockedRetryMs = 2000
+export const blockedRetryMs = 2000
 
 /** The next step from any situation towards what is wanted. Level-triggered: no history but what is in it. */
 export function decide(situation: Situation): Step {
@@ -68,11 +75,19 @@ function decideRunning(situation: Situation): Step {
   if (situation.stopping) return rest
   if (wanted === 'Gone') return { kind: 'shutDown', intent: 'delete' }
   if (wanted === 'Stopped') return { kind: 'shutDown', intent: 'stop' }
+  // Begun by a daemon that is gone: the guest may be on its way down, so it is seen through.
+  const { intent } = situation
+  if (intent === 'stop' || intent === 'restart') return { kind: 'shutDown', intent }
   if (situation.restartAsked) return { kind: 'shutDown', intent: 'restart' }
+  // It runs, as was asked; or the wish would start it again after its next end.
+  if (situation.startAsked && guest === 'running') return { kind: 'acknowledge' }
   if (wanted === 'Suspended' && guest === 'running') return { kind: 'pause' }
   if (wanted === 'Running' && guest === 'paused') return { kind: 'resume' }
   if (guest === 'blocked') {
-    return situation.diskHasRoom ? { kind: 'resume' } : { kind: 'wait', forMs: blockedRetryMs }
+    if (!situation.diskHasRoom) return { kind: 'wait', forMs: blockedRetryMs }
+    // What blocks it may be a disk that fails, and not one that is full.
+    const forMs = situation.blockedWaitMs
+    return forMs > 0 ? { kind: 'wait', forMs } : { kind: 'resume' }
   }
   return rest
 }
@@ -87,7 +102,7 @@ function decideAbsent(situation: Situation): Step {
 /** Whether a guest that does not run may start, by its history and its policy. */
 export function mayStart(situation: Situation): boolean {
   const { lastExit, restartPolicy } = situation
-  if (lastExit === undefined || lastExit.intended) return true
+  if (lastExit === undefined || lastExit.intended || situation.startBegun) return true
   if (situation.startAsked || situation.restartAsked) return true
   if (lastExit.reason === 'GuestPoweredOff') return restartPolicy === 'Always'
   return restartPolicy !== 'Never'

@@ -175,7 +175,10 @@ class GuestRuntime implements Runtime {
   async #untilTrue(signal: AbortSignal, attempt: () => Promise<boolean>): Promise<void> {
     for (let waitMs = probeMs.first; ; waitMs = Math.min(waitMs * 1.3, probeMs.most)) {
       signal.throwIfAborted()
-      if (await attempt().catch(() => false)) return
+      const succeeded = await attempt().catch(() => false)
+      // What was seen of a run that is over is not to be noted of the next.
+      signal.throwIfAborted()
+      if (succeeded) return
       await sleep(this.#context.clock, waitMs, signal)
     }
   }

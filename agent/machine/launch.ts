@@ -5,7 +5,7 @@ import type { Random } from '../../base/random.ts'
 import type { ImageRecord } from '../../images/image-record.ts'
 import { commandLine } from '../../kvm/command-line.ts'
 import { containedCommand } from '../../kvm/containment.ts'
-import { type GuestFolder, makeGuestFolder } from '../../kvm/guest-folder.ts'
+import type { GuestFolder } from '../../kvm/guest-folder.ts'
 import { allocateUser } from '../../kvm/guest-user.ts'
 import { copyBootFile, linkImage } from '../../kvm/image-file.ts'
 import type { Firmware, GuestLaunch, MachineProfile } from '../../kvm/machine.ts'
@@ -29,14 +29,12 @@ export interface ImageFiles {
   initrd: string | undefined
 }
 
-/** A start of one guest. */
+/** A start of one guest, its record with what was chosen. */
 export interface LaunchInit {
   machine: VirtualMachine
   record: GuestRecord
   folder: GuestFolder
   image: ImageFiles
-  /** Records of the other guests of this host. */
-  others: readonly GuestRecord[]
 }
 
 /** What a start needs. */
@@ -52,26 +50,32 @@ const profiles: Partial<Record<VirtualMachine['spec']['machine'], MachineProfile
   linux: linuxProfile,
 }
 
+/** What a host without can't start guests with. @throws unavailable, machineUnsupported */
+export function checkLaunchable(machine: VirtualMachine, host: GuestHost): void {
+  needQemu(host)
+  profileOf(machine, host)
+}
+
 /**
- * Makes everything that a guest's QEMU needs, as far as it is not there from an earlier start, and
- * chooses its user and ports. May be repeated after a crash at any point.
- * @returns the record with what was chosen, to be written before the start, and what to start
+ * Makes everything that a guest's QEMU needs in its folder, as far as it is not there from an
+ * earlier start. May be repeated after a crash at any point.
+ * @returns what to start
  */
 export async function prepareLaunch(
   init: LaunchInit,
   components: LaunchComponents,
-): Promise<{ record: GuestRecord; start: StartParameters }> {
+): Promise<StartParameters> {
+  const { record } = init
   const { host } = components
   const qemu = needQemu(host)
-  const profile = profileOf(init.machine)
-  const record = await chooseResources(init, components)
+  const profile = profileOf(init.machine, host)
   const launch = describeLaunch(init, record, host)
   await makeFiles(init, record, launch, qemu, components)
   const args = commandLine(launch, profile, {
     ...(host.cpuVendor !== undefined && { cpuVendor: host.cpuVendor }),
     ...(host.uefi !== undefined && { uefi: host.uefi }),
   })
-  return { record, start: startParameters(init.folder, record, qemu, args, components) }
+  return startParameters(init.folder, record, qemu, args, components)
 }
 
 function needQemu(host: GuestHost): QemuPrograms {
@@ -84,16 +88,31 @@ function needQemu(host: GuestHost): QemuPrograms {
   })
 }
 
-function profileOf(machine: VirtualMachine): MachineProfile {
-  const profile = profiles[machine.spec.machine]
+function profileOf(machine: VirtualMachine, host: GuestHost): MachineProfile {
+  const shape = machine.spec.machine
+  const profile = profiles[shape]
   if (profile !== undefined) return profile
-  const detail = `machines of the shape ${machine.spec.machine} can't be started on this host yet`
-  throw failure('badRequest', { detail })
+  throw failure('machineUnsupported', { machine: shape, host: host.name })
 }
 
-async function chooseResources(
-  { machine, record, image, others }: LaunchInit,
-  { host, random }: LaunchComponents,
+/** A guest that gets its user and ports. */
+export interface ResourcesInit {
+  machine: VirtualMachine
+  record: GuestRecord
+  /** Records of the other guests of this host. */
+  others: readonly GuestRecord[]
+  /** Users to whom a guest's files belong, whatever its record says. */
+  owners: readonly number[]
+}
+
+/**
+ * Chooses a guest's user, once and for good, and its ports. What it returns must be written down
+ * before the next guest's turn, and before anything is given to that user.
+ * @throws portTaken, portsExhausted, tooMany
+ */
+export async function chooseResources(
+  { machine, record, others, owners }: ResourcesInit,
+  { host, random }: Pick<LaunchComponents, 'host' | 'random'>,
 ): Promise<GuestRecord> {
   const held: HeldPort[] = others.flatMap(other =>
     other.forwards.map(({ protocol, hostPort }) => ({
@@ -109,9 +128,9 @@ async function chooseResources(
     return { ...port, lastHostPort: last?.hostPort }
   })
   const forwards = await choosePorts(wanted, held, host.ports, { random, isFree: isPortFree })
-  const used = others.flatMap(other => (other.user ? [other.user.userId] : []))
+  const used = [...owners, ...others.flatMap(other => (other.user ? [other.user.userId] : []))]
   const user = host.users ? (record.user ?? allocateUser(host.users, used)) : undefined
-  return { ...record, forwards, imageDigest: image.record.digest, ...(user && { user }) }
+  return { ...record, forwards, ...(user && { user }) }
 }
 
 function describeLaunch(
@@ -155,7 +174,6 @@ async function makeFiles(
   const owner = record.user
   const imageBytes = image.record.virtualSizeBytes
   const { disk } = machine.spec
-  await makeGuestFolder(folder, owner)
   const seed = {
     folder,
     owner,
@@ -189,7 +207,7 @@ function startParameters(
     args,
     user: record.user,
     kvmGroupId: host.kvmGroupId,
-    unit: `macfleet-${record.uid}-${record.runs + 1}`,
+    unit: `macfleet-${record.uid}-${record.runs}`,
   }
   const { command, args: commandArguments } = containedCommand(init, host.containment)
   return {

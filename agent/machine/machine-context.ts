@@ -2,6 +2,7 @@ import type { Clock } from '../../base/clock.ts'
 import type { CommandRunner } from '../../base/command.ts'
 import type { Limits } from '../../base/limits.ts'
 import type { Log } from '../../base/log.ts'
+import type { Registry } from '../../base/metrics.ts'
 import type { Random } from '../../base/random.ts'
 import type { EventRecorder } from '../../cluster/event-recorder.ts'
 import type { Objects } from '../../cluster/objects.ts'
@@ -18,6 +19,7 @@ export interface MachineContext {
   log: Log
   limits: Limits
   run: CommandRunner
+  metrics: Registry
   objects: Objects
   events: EventRecorder
   images: ImageStore

@@ -1,10 +1,16 @@
-import { readdir } from 'node:fs/promises'
+import { lstat, readdir } from 'node:fs/promises'
+import Type from 'typebox'
+import { Check } from 'typebox/value'
 import { isErrno, readJsonFile, writeFileAtomic } from '../../base/files.ts'
 import { type Log, messageOf } from '../../base/log.ts'
 import { type GuestFolder, type GuestRoots, guestFolder } from '../../kvm/guest-folder.ts'
 import type { UserIdentity } from '../../kvm/guest-user.ts'
 import type { PortForward } from '../../kvm/machine.ts'
+import type { Amounts } from '../../resources/host.ts'
 import type { ExitReason, VirtualMachineStatus } from '../../resources/virtual-machine.ts'
+
+/** No guest that failed waits longer for its next start. */
+export const longestRestartMs = 300_000
 
 /** Why we end a guest's run. `ended`: the guest ended by itself and its QEMU is let go. */
 export type Intent = 'stop' | 'restart' | 'delete' | 'ended'
@@ -39,6 +45,15 @@ export interface GuestRecord {
   /** Values of the start and restart annotations that were acted upon. */
   actedStart?: string
   actedRestart?: string
+  /**
+   * The last start was begun and its run was not seen to end. While no process is there either, the
+   * start did not take place and is owed still.
+   */
+  startBegun?: true
+  /** What the run was promised of its host; the machine's spec may say something else by now. */
+  request?: Amounts
+  /** What the run was made from, a digest per field of the spec: tells what changed since. */
+  madeFrom?: Record<string, string>
   /** Set before a run is ended, so that its end is understood whoever sees it. */
   intent?: Intent
   /** What QMP said of the guest's end, before its QEMU was let go. */
@@ -63,11 +78,31 @@ export async function writeRecord(folder: GuestFolder, record: GuestRecord): Pro
   await writeFileAtomic(folder.record, `${JSON.stringify(record, null, 2)}\n`)
 }
 
+/** What has to be right in a guest.json, so that nobody is given what this guest has. */
+const recordSchema = Type.Object({
+  version: Type.Literal(1),
+  uid: Type.String(),
+  namespace: Type.String(),
+  name: Type.String(),
+  user: Type.Optional(
+    Type.Object({ userId: Type.Integer({ minimum: 1 }), groupId: Type.Integer({ minimum: 1 }) }),
+  ),
+  imageDigest: Type.Optional(Type.String()),
+  forwards: Type.Array(
+    Type.Object({
+      protocol: Type.Enum(['TCP', 'UDP']),
+      guestPort: Type.Integer(),
+      hostPort: Type.Integer(),
+      hostAddress: Type.String(),
+    }),
+  ),
+  runs: Type.Integer({ minimum: 0 }),
+  failures: Type.Integer({ minimum: 0 }),
+})
+
 /** Whether a parsed guest.json is one that this version wrote. */
 function isRecord(value: unknown, uid: string): value is GuestRecord {
-  if (typeof value !== 'object' || value === null) return false
-  const record = value as Partial<GuestRecord>
-  return record.version === 1 && record.uid === uid && Array.isArray(record.forwards)
+  return Check(recordSchema, value) && value.uid === uid
 }
 
 /**
@@ -88,11 +123,26 @@ export async function readRecords(roots: GuestRoots, log: Log): Promise<GuestRec
   return records
 }
 
+/** To whom the guests' inner folders belong, those with a damaged record too. */
+export async function folderOwners(roots: GuestRoots): Promise<number[]> {
+  const owners: number[] = []
+  for (const uid of await listFolders(roots.dataRoot)) {
+    try {
+      owners.push((await lstat(guestFolder(roots, uid).guest)).uid)
+    } catch (error) {
+      if (!isErrno(error, 'ENOENT')) throw error
+    }
+  }
+  return owners
+}
+
+const uidPattern = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
+
 async function listFolders(root: string): Promise<string[]> {
   try {
     const entries = await readdir(root, { withFileTypes: true })
     return entries
-      .filter(entry => entry.isDirectory() && /^[0-9a-f-]{36}$/.test(entry.name))
+      .filter(entry => entry.isDirectory() && uidPattern.test(entry.name))
       .map(entry => entry.name)
   } catch (error) {
     if (isErrno(error, 'ENOENT')) return []

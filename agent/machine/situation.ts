@@ -6,6 +6,7 @@ import {
 } from '../../resources/virtual-machine.ts'
 import type { GuardedProcess } from '../guardian/protocol.ts'
 import type { Situation } from './decide.ts'
+import { longestRestartMs } from './record.ts'
 import type { Tracked } from './tracked.ts'
 
 /** What a guest's QEMU run state means to us. */
@@ -32,7 +33,9 @@ export function guestStateOf(runState: RunState | undefined): Situation['guest']
 /** What this moment means for the host, beside the machine itself. */
 export interface Surroundings {
   process: GuardedProcess | undefined
+  /** Wall time. */
   nowMs: number
+  monotonicMs: number
   diskHasRoom: boolean
 }
 
@@ -40,7 +43,7 @@ export interface Surroundings {
 export function situationOf(
   machine: VirtualMachine,
   tracked: Tracked,
-  { process, nowMs, diskHasRoom }: Surroundings,
+  { process, nowMs, monotonicMs, diskHasRoom }: Surroundings,
 ): Situation {
   const { record, runtime } = tracked
   const status = runtime?.guest.status()
@@ -56,9 +59,13 @@ export function situationOf(
     guest: status?.connected ? guestStateOf(status.runState) : 'unknown',
     diskHasRoom,
     stopping: tracked.stopping !== undefined,
+    intent: record?.intent,
+    startBegun: record?.startBegun ?? false,
+    blockedWaitMs: Math.max(0, tracked.resumeNotBeforeMs - monotonicMs),
     lastExit: record?.lastExit,
-    startAsked: asked(startedAtAnnotation, record?.actedStart),
+    startAsked: record !== undefined && asked(startedAtAnnotation, record.actedStart),
     restartAsked: record !== undefined && asked(restartedAtAnnotation, record.actedRestart),
-    waitMs: Math.max(0, (record?.notBeforeMs ?? 0) - nowMs),
+    // The wall clock may have been set back since: no wait is longer than the longest there is.
+    waitMs: Math.min(longestRestartMs, Math.max(0, (record?.notBeforeMs ?? 0) - nowMs)),
   }
 }

@@ -1,20 +1,26 @@
+import { existsSync } from 'node:fs'
 import { preciseTimestamp } from '../../base/clock.ts'
 import { failure } from '../../base/errors.ts'
+import { makeGuestFolder } from '../../kvm/guest-folder.ts'
+import { hostKind } from '../../resources/host.ts'
 import { imageKind } from '../../resources/image.ts'
 import {
   restartedAtAnnotation,
   startedAtAnnotation,
   type VirtualMachine,
 } from '../../resources/virtual-machine.ts'
-import { requestOf } from '../capacity.ts'
-import { type ImageFiles, prepareLaunch } from './launch.ts'
-import { type GuestRecord, newRecord } from './record.ts'
+import { keptFor, requestOf } from '../capacity.ts'
+import { checkLaunchable, chooseResources, type ImageFiles, prepareLaunch } from './launch.ts'
+import { madeFrom } from './made-from.ts'
+import { objections } from './placement.ts'
+import { folderOwners, type GuestRecord, newRecord } from './record.ts'
 import type { StepContext } from './step-context.ts'
 import { saveRecord, type Tracked } from './tracked.ts'
 
 /**
- * Starts a guest: room for it, its image, its files, its record, and last its QEMU. A crash before
- * the last leaves files that the next try uses; after it, a guest that is adopted.
+ * Starts a guest: room for it, its image, its user and ports, its record, its files, and last its
+ * QEMU. A crash before the last leaves a start that is owed and files that the next try uses; after
+ * it, a guest that is adopted.
  * @throws what stands in the way, from the error table
  */
 export async function startGuest(
@@ -24,35 +30,74 @@ export async function startGuest(
 ): Promise<void> {
   const { uid, namespace, name, folder } = tracked
   const requestedAtMs = context.clock.wallMs()
-  admit(tracked, machine, context)
-  const before = tracked.record ?? newRecord(uid, namespace, name)
+  const { again, before } = earlier(tracked)
+  await admit(tracked, machine, context)
   const image = await findImage(machine, before, context)
   await context.images.use(image.record.digest, { uid, name: `${namespace}/${name}` })
   context.imageUseChanged()
-  const others = context.records().filter(other => other.uid !== uid)
-  const prepared = await prepareLaunch({ machine, record: before, folder, image, others }, context)
-  tracked.record = startedRecord(prepared.record, machine, requestedAtMs)
-  await saveRecord(tracked)
-  const identity = await context.guardian.start(prepared.start)
+  const asked = { ...before, imageDigest: image.record.digest }
+  const record = await context.choosing.take(async () => {
+    const others = context.records().filter(other => other.uid !== uid)
+    const owners = await folderOwners(context.host.roots)
+    const chosen = await chooseResources({ machine, record: asked, others, owners }, context)
+    tracked.record = startedRecord(chosen, machine, requestedAtMs)
+    await makeGuestFolder(folder, chosen.user)
+    await saveRecord(tracked)
+    return tracked.record
+  })
+  const start = await prepareLaunch({ machine, record, folder, image }, context)
+  const identity = await context.guardian.start(start)
   // An exit that was pushed meanwhile says more than this answer.
   if (context.processes.get(uid)?.identity?.pid !== identity.pid) {
     const startedAt = preciseTimestamp(context.clock)
-    context.processes.set(uid, { name: uid, identity, startedAt })
+    context.processes.set({ name: uid, identity, startedAt })
   }
-  tracked.record.bootTimings = { spawnedMs: context.clock.wallMs() - requestedAtMs }
-  tracked.obstacle = undefined
+  record.bootTimings = { spawnedMs: context.clock.wallMs() - requestedAtMs }
+  context.metrics.started(again)
   const message = `Started QEMU on ${context.host.name} (${context.host.accelerator.accelerator})`
   context.events.record(machine, { type: 'Normal', reason: 'Started', message })
   context.wake()
 }
 
-/** Reserves what the machine was promised. @throws hostFull, diskFull */
-function admit(tracked: Tracked, machine: VirtualMachine, context: StepContext): void {
-  const { reservations, host } = context
-  if (!context.diskHasRoom()) throw failure('hostDiskFull', { host: host.name })
-  const lacking = reservations.reserve(tracked.uid, requestOf(machine), context.allocatable())
-  if (lacking.length === 0) return
-  throw failure('hostFull', { host: host.name, shortages: lacking.join('; ') })
+/** What is known from starts before. @throws guestRecordDamaged */
+function earlier({ uid, namespace, name, folder, record }: Tracked): {
+  again: boolean
+  before: GuestRecord
+} {
+  if (record !== undefined) return { again: record.lastExit !== undefined, before: record }
+  // A new record would give it another user, to whom its disk does not belong.
+  if (existsSync(folder.record)) throw failure('guestRecordDamaged', { path: folder.record })
+  return { again: false, before: newRecord(uid, namespace, name) }
+}
+
+/**
+ * Reserves what the machine was promised.
+ * @throws hostUnfit, hostDiskFull, hostFull, unavailable, machineUnsupported
+ */
+async function admit(
+  tracked: Tracked,
+  machine: VirtualMachine,
+  context: StepContext,
+): Promise<void> {
+  const { reservations, host, clock, objects } = context
+  const { name } = host
+  checkLaunchable(machine, host)
+  const self = tracked.record === undefined && (await objects.find(hostKind, { name }))
+  const unfit = self ? objections(machine.spec, self) : []
+  if (unfit.length > 0) throw failure('hostUnfit', { host: name, reasons: unfit.join('; ') })
+  if (!context.diskHasRoom()) throw failure('hostDiskFull', { host: name })
+  const request = requestOf(machine)
+  const { priority } = machine.spec
+  const allocatable = context.allocatable()
+  const kept = keptFor(priority, context.waiting(tracked.uid), allocatable)
+  const lacking = reservations.reserve(tracked.uid, request, allocatable, kept)
+  if (lacking.length === 0) {
+    tracked.waiting = undefined
+    return
+  }
+  const sinceMs = tracked.waiting?.sinceMs ?? clock.monotonicMs()
+  tracked.waiting = { priority, request, sinceMs }
+  throw failure('hostFull', { host: name, shortages: lacking.join('; ') })
 }
 
 /**
@@ -69,6 +114,9 @@ async function findImage(
   if (digest === undefined) {
     const image = await objects.find(imageKind, { namespace, name })
     if (image === undefined) throw failure('imageUnknown', { name, namespace: namespace ?? '' })
+    if (image.metadata.deletionTimestamp !== undefined) {
+      throw failure('imageNotReady', { name, phase: 'it is being deleted' })
+    }
     if (image.status?.phase !== 'Ready' || image.status.digest === undefined) {
       throw failure('imageNotReady', { name, phase: image.status?.phase ?? 'Importing' })
     }
@@ -93,7 +141,11 @@ function startedRecord(
   const annotations = machine.metadata.annotations ?? {}
   return {
     ...rest,
-    runs: record.runs + 1,
+    // One that was begun and did not take place is the same start still.
+    runs: record.startBegun ? record.runs : record.runs + 1,
+    startBegun: true,
+    request: requestOf(machine),
+    madeFrom: madeFrom(machine.spec),
     startedAtMs,
     bootTimings: {},
     actedStart: annotations[startedAtAnnotation],

@@ -5,6 +5,7 @@ import type {
   VirtualMachine,
   VirtualMachineStatus,
 } from '../../resources/virtual-machine.ts'
+import { changedSince } from './made-from.ts'
 import type { GuestRecord } from './record.ts'
 
 /** What the host sees of a machine right now, beside its record. */
@@ -42,15 +43,25 @@ export function statusOf(
   return {
     phase,
     observedGeneration: machine.metadata.generation,
-    host: view.host,
+    // Until it was placed here once, any host may take it.
+    ...((view.alive || record !== undefined) && { host: view.host }),
     ...(record?.imageDigest && { imageDigest: record.imageDigest }),
     ...(view.alive && view.address !== undefined && { address: view.address }),
     ...(view.alive && { ports: portsOf(machine, record), accelerator: view.accelerator }),
-    restarts: Math.max(0, (record?.runs ?? 0) - 1),
+    restarts: restartsOf(record, view),
     ...(record?.lastExit && { lastExit: exitOf(record.lastExit) }),
     ...(record?.bootTimings && { bootTimings: record.bootTimings }),
-    conditions: conditionsOf(old, phase, record, view, time),
+    conditions: [
+      ...conditionsOf(old, phase, record, view, time),
+      ...restartRequired(old, view.alive ? changedSince(machine.spec, record?.madeFrom) : [], time),
+    ],
   }
+}
+
+/** A start that is owed still has not happened. */
+function restartsOf(record: GuestRecord | undefined, view: View): number {
+  const owed = record?.startBegun && !view.alive ? 1 : 0
+  return Math.max(0, (record?.runs ?? 0) - owed - 1)
 }
 
 function exitOf({ reason, message, time }: NonNullable<GuestRecord['lastExit']>) {
@@ -109,7 +120,28 @@ function conditionsOf(
         reason: 'NoAnswer',
         message: 'The guest agent has not answered',
       }
-  return withCondition(withCondition(old, ready, time), agent, time)
+  const others = old.filter(({ type }) => type !== restartRequiredType)
+  return withCondition(withCondition(others, ready, time), agent, time)
+}
+
+const restartRequiredType = 'RestartRequired'
+
+/** There only while it is true. */
+function restartRequired(old: readonly Condition[], changed: string[], time: string): Condition[] {
+  if (changed.length === 0) return []
+  const fields = changed.join(', ')
+  const message = `Changed since the last start, in effect from the next one on: ${fields}`
+  const condition = {
+    type: restartRequiredType,
+    status: 'True',
+    reason: 'SpecChanged',
+    message,
+  } as const
+  return withCondition(
+    old.filter(({ type }) => type === restartRequiredType),
+    condition,
+    time,
+  )
 }
 
 function readyCondition(

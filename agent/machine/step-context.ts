@@ -1,12 +1,21 @@
-import type { GuardedProcess } from '../guardian/protocol.ts'
+import { failure } from '../../base/errors.ts'
+import type { Turns } from '../../images/turns.ts'
+import type { Waiting } from '../capacity.ts'
 import type { MachineContext } from './machine-context.ts'
+import type { MachineMetrics } from './metrics.ts'
+import type { ProcessBook } from './process-book.ts'
 import type { GuestRecord } from './record.ts'
 import type { Tracked } from './tracked.ts'
 
 /** What the steps share with the controller. */
-export interface StepContext extends MachineContext {
-  /** The guardian's processes by name, as they are known. */
-  processes: Map<string, GuardedProcess>
+export interface StepContext extends Omit<MachineContext, 'metrics'> {
+  /** The guardian's processes, as they are known. */
+  processes: ProcessBook
+  metrics: MachineMetrics
+  /** Users and ports are given to one guest at a time, or two could be given the same. */
+  choosing: Turns
+  /** Who waits for room, this one aside. */
+  waiting(uid: string): Waiting[]
   /** The records of all guests of this host. */
   records(): GuestRecord[]
   /** Has this machine looked at again. */
@@ -21,6 +30,10 @@ export async function killGuest(
   { guardian, processes }: Pick<StepContext, 'guardian' | 'processes'>,
 ): Promise<void> {
   const process = processes.get(uid)
-  if (process?.identity === undefined || process.ended !== undefined) return
+  if (process === undefined || process.ended !== undefined) return
+  if (process.identity === undefined) {
+    // Another daemon asked for its start and died; who it is comes with the next list.
+    throw failure('guardianProcessNotFound', { name: uid })
+  }
   await guardian.signal(uid, 'SIGKILL', process.identity)
 }

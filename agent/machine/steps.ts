@@ -2,10 +2,13 @@ import { timestamp } from '../../base/clock.ts'
 import { failure } from '../../base/errors.ts'
 import { endingOf } from '../../kvm/ending.ts'
 import { removeGuestFolder } from '../../kvm/guest-folder.ts'
-import type { VirtualMachine } from '../../resources/virtual-machine.ts'
-import { virtualMachineKind } from '../../resources/virtual-machine.ts'
+import {
+  startedAtAnnotation,
+  type VirtualMachine,
+  virtualMachineKind,
+} from '../../resources/virtual-machine.ts'
 import { collectExit } from './collect.ts'
-import type { Step } from './decide.ts'
+import { blockedRetryMs, type Step } from './decide.ts'
 import type { GuestRecord, Intent } from './record.ts'
 import { startGuest } from './start.ts'
 import { killGuest, type StepContext } from './step-context.ts'
@@ -24,12 +27,24 @@ export async function performStep(
 ): Promise<boolean> {
   switch (step.kind) {
     case 'rest':
+      clearObstacle(tracked)
+      // What is to start again keeps its room; what rests does not need it.
+      if (
+        context.processes.get(tracked.uid) === undefined &&
+        context.reservations.release(tracked.uid)
+      ) {
+        context.wakeHindered()
+      }
+      return false
     case 'wait':
-      if (machine.spec.powerState === 'Stopped') tracked.obstacle = undefined
+      clearObstacle(tracked)
       return false
     case 'start':
       await startGuest(tracked, machine, context)
       return false
+    case 'acknowledge':
+      await acknowledge(tracked, machine)
+      return true
     case 'collect':
       await collectExit(tracked, machine, context)
       return true
@@ -42,12 +57,28 @@ export async function performStep(
       return false
     case 'pause':
     case 'resume':
+      tracked.resumeNotBeforeMs = context.clock.monotonicMs() + blockedRetryMs
       await tracked.runtime?.guest.perform({ kind: step.kind })
       return true
     case 'destroy':
       await destroy(tracked, context)
       return false
   }
+}
+
+/** Nothing stands in the way of a machine that is as it should be. */
+export function clearObstacle(tracked: Tracked): void {
+  tracked.obstacle = undefined
+  tracked.waiting = undefined
+}
+
+/** Takes note that a start was asked for, of a guest that runs: it is done. */
+async function acknowledge(tracked: Tracked, machine: VirtualMachine): Promise<void> {
+  const { record } = tracked
+  if (record === undefined) return
+  const actedStart = machine.metadata.annotations?.[startedAtAnnotation]
+  tracked.record = { ...record, ...(actedStart !== undefined && { actedStart }) }
+  await saveRecord(tracked)
 }
 
 /** Writes down why a run is ended before it is: whoever sees the end knows that it was meant. */
@@ -85,11 +116,13 @@ async function quit(
 
 /** Removes everything of a guest that does not run, then lets its machine go from the store. */
 async function destroy(tracked: Tracked, context: StepContext): Promise<void> {
-  const { uid, namespace, name, record, folder } = tracked
+  const { uid, namespace, name, folder } = tracked
+  const { images } = context
   const finalizer = virtualMachineKind.finalizer
   if (finalizer === undefined) throw failure('internal', { detail: 'machines have no finalizer' })
   await removeGuestFolder(folder)
-  if (record?.imageDigest !== undefined) await context.images.release(record.imageDigest, uid)
+  // Not only the one in its record: a start that failed early had no record yet.
+  for (const { digest } of images.list()) await images.release(digest, uid)
   context.imageUseChanged()
   context.reservations.release(uid)
   await context.objects.releaseFinalizer(virtualMachineKind, { namespace, name }, finalizer, uid)

@@ -1,4 +1,6 @@
 import type { GuestFolder } from '../../kvm/guest-folder.ts'
+import type { Phase } from '../../resources/virtual-machine.ts'
+import type { Waiting } from '../capacity.ts'
 import { type GuestRecord, writeRecord } from './record.ts'
 import type { Runtime } from './runtime.ts'
 
@@ -23,8 +25,32 @@ export interface Tracked {
   /** A shutdown that is under way; aborting it leaves the guest to whoever aborted. */
   stopping: AbortController | undefined
   obstacle: Obstacle | undefined
+  /** While it waits for room on the host: since when (monotonic), and for what. */
+  waiting: Waiting | undefined
+  /** Monotonic time before which a guest that its disk blocks is not resumed again. */
+  resumeNotBeforeMs: number
+  /** As it was told last. */
+  phase: Phase | undefined
   /** The write of the record that is under way. */
   saving: Promise<void>
+}
+
+/** A machine of which nothing is known but its name and, if it was started once, its record. */
+export function newTracked(
+  { uid, namespace, name }: Pick<Tracked, 'uid' | 'namespace' | 'name'>,
+  folder: GuestFolder,
+  record: GuestRecord | undefined,
+): Tracked {
+  return {
+    ...{ uid, namespace, name, folder, record },
+    runtime: undefined,
+    stopping: undefined,
+    obstacle: undefined,
+    waiting: undefined,
+    resumeNotBeforeMs: Number.NEGATIVE_INFINITY,
+    phase: undefined,
+    saving: Promise.resolve(),
+  }
 }
 
 /**

@@ -1,0 +1,56 @@
+import { expect, test } from 'vitest'
+import { longestRestartMs } from './record.ts'
+import { guestStateOf, situationOf } from './situation.ts'
+import { testMachine, testRecord, testTracked } from './testing.ts'
+
+const now = { process: undefined, nowMs: 1000, monotonicMs: 0, diskHasRoom: true }
+const started = (value: string) => ({ annotations: { 'macfleet.dev/started-at': value } })
+
+test('a deletion comes before every other wish', () => {
+  const machine = testMachine({}, { deletionTimestamp: 'now', deletionGracePeriodSeconds: 5 })
+  const situation = situationOf(machine, testTracked('/x', testRecord()), now)
+  expect(situation).toMatchObject({ wanted: 'Gone', mayCutPower: false })
+})
+
+test.each([undefined, 0])('a deletion with a grace of %s may cut the power', seconds => {
+  const machine = testMachine({}, { deletionTimestamp: 'now', deletionGracePeriodSeconds: seconds })
+  expect(situationOf(machine, testTracked('/x', testRecord()), now).mayCutPower).toBe(true)
+})
+
+test('a start is asked for until it was acted upon', () => {
+  const machine = testMachine({}, started('2'))
+  const asked = (actedStart?: string) =>
+    situationOf(machine, testTracked('/x', testRecord({ actedStart })), now).startAsked
+  expect([asked(undefined), asked('1'), asked('2')]).toEqual([true, true, false])
+  expect(situationOf(machine, testTracked('/x', undefined), now).startAsked).toBe(false)
+})
+
+test('no wait is longer than the longest, though the clock was set back', () => {
+  const wait = (notBeforeMs?: number) =>
+    situationOf(testMachine(), testTracked('/x', testRecord({ notBeforeMs })), now).waitMs
+  expect(wait(undefined)).toBe(0)
+  expect(wait(500)).toBe(0)
+  expect(wait(3000)).toBe(2000)
+  expect(wait(1e12)).toBe(longestRestartMs)
+})
+
+test('a guest that its disk blocks is not resumed again at once', () => {
+  const tracked = testTracked('/x', testRecord())
+  expect(situationOf(testMachine(), tracked, now).blockedWaitMs).toBe(0)
+  tracked.resumeNotBeforeMs = 2000
+  expect(situationOf(testMachine(), tracked, now).blockedWaitMs).toBe(2000)
+})
+
+test.each([
+  ['running', 'running'],
+  ['suspended', 'running'],
+  ['paused', 'paused'],
+  ['prelaunch', 'paused'],
+  ['io-error', 'blocked'],
+  ['shutdown', 'ended'],
+  ['guest-panicked', 'ended'],
+  ['internal-error', 'ended'],
+  [undefined, 'unknown'],
+] as const)('QEMU that says %s has a guest that is %s', (runState, guest) => {
+  expect(guestStateOf(runState)).toBe(guest)
+})
