@@ -48,6 +48,26 @@ export async function inspectGuestHost(
   }
 }
 
+/**
+ * Looks again for what was missing when the daemon started: whoever installs it need not restart
+ * the daemon.
+ * @returns whether something is there now
+ */
+export async function lookAgain(host: GuestHost, run: CommandRunner): Promise<boolean> {
+  let found = false
+  if (host.qemu === undefined) {
+    const { qemu, problem } = await lookForQemu(run)
+    host.qemu = qemu
+    host.qemuProblem = problem
+    found = qemu !== undefined
+  }
+  if (host.uefi === undefined) {
+    host.uefi = await findUefi('x86_64').catch(() => undefined)
+    found ||= host.uefi !== undefined
+  }
+  return found
+}
+
 function guestUsers(config: Pick<Config, 'guestUsers'>): UserRange {
   return config.guestUsers
 }

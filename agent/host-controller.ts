@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { arch, cpus, release } from 'node:os'
 import { type Clock, sleep, timestamp } from '../base/clock.ts'
+import type { CommandRunner } from '../base/command.ts'
 import { messageOf } from '../base/errors.ts'
 import type { Limits } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
@@ -11,6 +12,7 @@ import { withCondition } from '../resources/condition.ts'
 import { type Host, hostKind } from '../resources/host.ts'
 import { allocatableOf, capacityOf, type Reservations } from './capacity.ts'
 import type { Config } from './config.ts'
+import { lookAgain } from './guest-host.ts'
 import type { GuestHost } from './machine/guest-host.ts'
 import type { Monitor, Sample } from './monitor.ts'
 
@@ -18,6 +20,7 @@ import type { Monitor, Sample } from './monitor.ts'
 export interface HostControllerComponents {
   clock: Clock
   log: Log
+  run: CommandRunner
   limits: Limits
   config: Config
   objects: Objects
@@ -57,6 +60,8 @@ export async function startHostController(
     while (!stopping.signal.aborted) {
       await sleep(clock, intervalMs, stopping.signal).catch(() => {})
       if (stopping.signal.aborted) return
+      const found = await lookAgain(host, components.run)
+      if (found) log.info({ qemu: host.qemu?.version }, 'what guests need was installed')
       await tell().catch(error => {
         log.warn({ error: messageOf(error) }, "the host's status could not be told")
       })

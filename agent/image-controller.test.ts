@@ -159,7 +159,7 @@ test('content that comes in for an image which is gone does not stay', async () 
   expect(bench.images.list()).toEqual([])
 })
 
-test('content without an image goes when its import was cut off, else it is left alone', async () => {
+test('content without an image goes when its import was cut off, else it stays', async () => {
   const bench = await openBench()
   await bench.images.importImage({ stream: disk() }, raw)
   await bench.start()

@@ -6,7 +6,7 @@ import type { UefiFirmware } from '../../kvm/machine.ts'
 import type { PortRange } from '../../kvm/ports.ts'
 import type { QemuPrograms } from '../../kvm/qemu.ts'
 
-/** What this host offers its guests; found out once, when the daemon starts. */
+/** What this host offers its guests; found out when the daemon starts, programs also later. */
 export interface GuestHost {
   /** The Host object's name. */
   name: string
