@@ -5,10 +5,13 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { stringify } from 'yaml'
 import { connectGuardian } from '../agent/guardian/client.ts'
+import { firewallName } from '../agent/guest-host.ts'
 import { systemClock } from '../base/clock.ts'
+import { runCommand } from '../base/command.ts'
 import { defaultLimits } from '../base/limits.ts'
 import { silentLog } from '../base/log.ts'
 import { identify, isAlive, signalProcess } from '../base/process-identity.ts'
+import { removeFirewall } from '../kvm/firewall.ts'
 
 /** The checkout that this file lies in. */
 export const checkout = join(import.meta.dirname, '..')
@@ -147,6 +150,10 @@ export async function stopLocalHost(folder: string, timeoutMs = 20_000): Promise
     // None runs.
   } finally {
     guardian.close()
+  }
+  // Where there is no nft, there was no firewall.
+  if (process.getuid?.() === 0) {
+    await removeFirewall(firewallName(paths.dataDir), runCommand).catch(() => {})
   }
 }
 

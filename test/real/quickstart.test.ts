@@ -2,9 +2,6 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, test } from 'vitest'
-import { firewallName } from '../../agent/guest-host.ts'
-import { runCommand } from '../../base/command.ts'
-import { removeFirewall } from '../../kvm/firewall.ts'
 import { checkout, stopLocalHost } from '../../script/local-host.ts'
 import { processesOf, runCli } from '../support/host.ts'
 
@@ -20,8 +17,6 @@ const quickstart = (...args: string[]) =>
 
 afterAll(async () => {
   await stopLocalHost(folder)
-  const dataDir = join(folder, 'data')
-  if (process.getuid?.() === 0) await removeFirewall(firewallName(dataDir), runCommand)
   rmSync(home, { recursive: true, force: true })
 })
 

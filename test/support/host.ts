@@ -3,10 +3,7 @@ import { mkdtempSync, readFileSync, readlinkSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { firewallName } from '../../agent/guest-host.ts'
-import { runCommand } from '../../base/command.ts'
 import { identify, signalProcess } from '../../base/process-identity.ts'
-import { removeFirewall } from '../../kvm/firewall.ts'
 import type { VirtualMachine } from '../../resources/virtual-machine.ts'
 import { checkout, type LocalHost, startLocalHost, stopLocalHost } from '../../script/local-host.ts'
 
@@ -181,8 +178,6 @@ async function untilMachine(
 
 async function removeHost(folder: string, cleanUp: (folder: string) => void): Promise<void> {
   await stopLocalHost(folder)
-  const name = firewallName(join(folder, 'data'))
-  if (process.getuid?.() === 0) await removeFirewall(name, runCommand)
   cleanUp(folder)
   rmSync(folder, { recursive: true, force: true })
 }
