@@ -1,4 +1,4 @@
-import { rm, stat } from 'node:fs/promises'
+import { rm, stat, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { CommandRunner } from '../base/command.ts'
 import { messageOf } from '../base/errors.ts'
@@ -31,20 +31,39 @@ export interface Ballast {
 
 const fallocateMs = 10_000
 
+/** The files in a ballast folder. */
+function ballastPaths(folder: string, { ballastFiles }: Limits): string[] {
+  return Array.from({ length: ballastFiles }, (_, index) => join(folder, `ballast-${index}`))
+}
+
+/**
+ * Gives up all ballast when the disk is full, before the store is opened: guests may have filled it
+ * while no daemon ran, and the store is checked in a copy.
+ */
+export async function makeWay(
+  folder: string,
+  { limits, log }: Pick<BallastComponents, 'limits' | 'log'>,
+): Promise<void> {
+  makeFolder(folder)
+  const { bavail, bsize } = await statfs(folder)
+  if (bavail * bsize >= limits.ballastFiles * limits.ballastFileBytes) return
+  log.warn({ folder }, 'the disk is almost full: gave up all ballast')
+  for (const path of ballastPaths(folder, limits)) await rm(path, { force: true })
+}
+
 /**
  * Keeps files that hold nothing, and throws one overboard whenever the disk is full. Guests take
  * what is free to the last byte, and pause; the daemon has to write down that they did, and what an
  * operator does about it: to remove an image is a write, too. A guest that still runs may take what
- * one file gave, and pauses then: hence several files, one at a time.
+ * one file gave, and pauses then: hence several files, one at a time, and none while somebody is
+ * about to take the rest, who would not be paused and take all of them.
  *
  * fallocate(1) reserves room without writing; on a file system that can't there is no ballast.
  */
 export function startBallast(init: BallastInit, components: BallastComponents): Ballast {
   const { monitor, limits, run, log } = components
-  const { ballastFiles, ballastFileBytes, ballastReleaseBytes } = limits
-  const paths = Array.from({ length: ballastFiles }, (_, index) =>
-    join(init.folder, `ballast-${index}`),
-  )
+  const { ballastFileBytes, ballastReleaseBytes, ballastQuietBytes } = limits
+  const paths = ballastPaths(init.folder, limits)
   makeFolder(init.folder)
   let working: Promise<void> | undefined
   let stopped = false
@@ -66,10 +85,13 @@ export function startBallast(init: BallastInit, components: BallastComponents): 
       leftBytes -= ballastFileBytes
     }
   }
+  let lastFreeBytes = Number.POSITIVE_INFINITY
   const look = async (): Promise<void> => {
     const { diskFreeBytes } = monitor.current()
-    if (diskFreeBytes < ballastReleaseBytes) await release()
-    else if (diskFreeBytes > init.reserveBytes) await takeOn(diskFreeBytes)
+    const takenBytes = lastFreeBytes - diskFreeBytes
+    lastFreeBytes = diskFreeBytes
+    if (diskFreeBytes > init.reserveBytes) await takeOn(diskFreeBytes)
+    else if (diskFreeBytes < ballastReleaseBytes && takenBytes < ballastQuietBytes) await release()
   }
   let said = ''
   const lookAlone = (): void => {

@@ -18,7 +18,7 @@ import { attachedNetworks } from '../kvm/firewall.ts'
 import { defaultNamespace, namespaceKind } from '../resources/namespace.ts'
 import { quantityValue } from '../resources/quantity.ts'
 import { type AccessKey, loadAccessKey } from './access-key.ts'
-import { startBallast } from './ballast.ts'
+import { makeWay, startBallast } from './ballast.ts'
 import { allocatableOf, capacityOf, createReservations } from './capacity.ts'
 import type { Config } from './config.ts'
 import { keepGuardian } from './guardian-keeper.ts'
@@ -92,6 +92,8 @@ async function startParts(
   const { clock, random, log, limits, metrics } = components
   makeFolder(config.dataDir, 0o711)
   makeFolder(config.runDir, 0o755)
+  const ballastFolder = join(config.dataDir, 'ballast')
+  await makeWay(ballastFolder, components)
   const store = await openLevelStore({ folder: join(config.dataDir, 'store') }, components)
   undo.add(() => store.close())
   const diskReserveBytes = quantityValue(config.diskReserve)
@@ -116,7 +118,7 @@ async function startParts(
   const monitor = await startMonitor({ folder: config.dataDir, intervalMs: monitorMs }, components)
   undo.add(() => monitor.stop())
   const ballast = startBallast(
-    { folder: join(config.dataDir, 'ballast'), reserveBytes: diskReserveBytes },
+    { folder: ballastFolder, reserveBytes: diskReserveBytes },
     { ...components, monitor },
   )
   undo.add(() => ballast.stop())

@@ -68,6 +68,8 @@ export interface Limits {
   ballastFileBytes: number
   /** Free bytes below which one is given up: a few writes of the store. */
   ballastReleaseBytes: number
+  /** Bytes that may be taken between two looks at the disk while nobody is taken to be writing. */
+  ballastQuietBytes: number
 
   // Controlling a guest
   /** QMP commands that wait for an answer at once on one connection. */
@@ -152,6 +154,7 @@ export const defaultLimits: Limits = {
   ballastFiles: 4,
   ballastFileBytes: 4 * MiB,
   ballastReleaseBytes: 1 * MiB,
+  ballastQuietBytes: 64 * KiB,
 
   qmpCommandsWaiting: 64,
   agentRequestsWaiting: 32,
