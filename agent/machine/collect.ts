@@ -13,11 +13,17 @@ const restartBackoff = { firstMs: 1000, mostMs: longestRestartMs }
 /** A guest that held this long was fine: its next failure is a first one. */
 const settledMs = 600_000
 
+/** What taking note of an end needs. */
+export type CollectContext = Pick<
+  StepContext,
+  'clock' | 'log' | 'events' | 'guardian' | 'metrics' | 'processes'
+>
+
 /** Takes note of how a run ended, then frees the process's name. */
 export async function collectExit(
   tracked: Tracked,
   machine: VirtualMachine,
-  context: StepContext,
+  context: CollectContext,
 ): Promise<void> {
   const { uid } = tracked
   const process = context.processes.get(uid)
@@ -41,7 +47,7 @@ export async function collectExit(
 }
 
 /** Frees the name; that may have been done already, by a request whose answer was lost. */
-async function forget(uid: string, { guardian, processes }: StepContext): Promise<void> {
+async function forget(uid: string, { guardian, processes }: CollectContext): Promise<void> {
   try {
     await guardian.forget(uid)
   } catch (error) {
@@ -80,7 +86,7 @@ export function afterExit(record: GuestRecord, lastExit: RecordedExit, nowMs: nu
 function tell(
   machine: VirtualMachine,
   { reason, message }: RecordedExit,
-  context: StepContext,
+  context: CollectContext,
 ): void {
   const type = reason === 'GuestPoweredOff' || reason === 'Killed' ? 'Normal' : 'Warning'
   context.events.record(machine, { type, reason, message })

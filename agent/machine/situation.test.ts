@@ -54,3 +54,17 @@ test.each([
 ] as const)('QEMU that says %s has a guest that is %s', (runState, guest) => {
   expect(guestStateOf(runState)).toBe(guest)
 })
+
+test('a deletion with less grace than the shutdown under way begins its own', () => {
+  const tracked = testTracked('/x', testRecord())
+  tracked.stopping = new AbortController()
+  tracked.stopByMs = 30_000
+  const stopping = (metadata: object) =>
+    situationOf(testMachine({}, metadata), tracked, now).stopping
+  expect(stopping({})).toBe(true)
+  const deleting = { deletionTimestamp: 'now' }
+  expect(stopping({ ...deleting, deletionGracePeriodSeconds: 60 })).toBe(true)
+  expect(stopping({ ...deleting, deletionGracePeriodSeconds: 5 })).toBe(false)
+  tracked.stopByMs = 5000
+  expect(stopping({ ...deleting, deletionGracePeriodSeconds: 5 })).toBe(true)
+})

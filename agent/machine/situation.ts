@@ -48,17 +48,20 @@ export function situationOf(
   const { record, runtime } = tracked
   const status = runtime?.guest.status()
   const deleting = machine.metadata.deletionTimestamp !== undefined
+  const { deletionGracePeriodSeconds: graceSeconds } = machine.metadata
+  const graceMs = graceSeconds === undefined ? Number.POSITIVE_INFINITY : graceSeconds * 1000
   const annotations = machine.metadata.annotations ?? {}
   const asked = (name: string, acted: string | undefined) =>
     annotations[name] !== undefined && annotations[name] !== acted
   return {
     wanted: deleting ? 'Gone' : machine.spec.powerState,
     restartPolicy: machine.spec.restartPolicy,
-    mayCutPower: !machine.metadata.deletionGracePeriodSeconds,
+    mayCutPower: !graceSeconds,
     process: process === undefined ? 'none' : process.ended ? 'ended' : 'running',
     guest: status?.connected ? guestStateOf(status.runState) : 'unknown',
     diskHasRoom,
-    stopping: tracked.stopping !== undefined,
+    // A deletion may leave less time than the shutdown that is under way was given.
+    stopping: tracked.stopping !== undefined && tracked.stopByMs <= monotonicMs + graceMs,
     intent: record?.intent,
     startBegun: record?.startBegun ?? false,
     blockedWaitMs: Math.max(0, tracked.resumeNotBeforeMs - monotonicMs),

@@ -15,10 +15,13 @@ export function beginShutdown(
 ): void {
   const { runtime, uid } = tracked
   if (runtime === undefined) return
+  // One that is under way already was more patient than this one may be.
+  tracked.stopping?.abort()
   const stopping = new AbortController()
   tracked.stopping = stopping
   const graceSeconds =
     machine.metadata.deletionGracePeriodSeconds ?? machine.spec.terminationGracePeriodSeconds
+  tracked.stopByMs = context.clock.monotonicMs() + graceSeconds * 1000
   const init = {
     guest: runtime.guest,
     agent: runtime.agent,

@@ -24,6 +24,8 @@ export interface Tracked {
   runtime: Runtime | undefined
   /** A shutdown that is under way; aborting it leaves the guest to whoever aborted. */
   stopping: AbortController | undefined
+  /** Monotonic time at which that shutdown pulls the plug. */
+  stopByMs: number
   obstacle: Obstacle | undefined
   /** While it waits for room on the host: since when (monotonic), and for what. */
   waiting: Waiting | undefined
@@ -45,6 +47,7 @@ export function newTracked(
     ...{ uid, namespace, name, folder, record },
     runtime: undefined,
     stopping: undefined,
+    stopByMs: Number.POSITIVE_INFINITY,
     obstacle: undefined,
     waiting: undefined,
     resumeNotBeforeMs: Number.NEGATIVE_INFINITY,
