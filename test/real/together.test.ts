@@ -1,6 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { findCondition } from '../../resources/condition.ts'
 import type { VirtualMachine } from '../../resources/virtual-machine.ts'
 import { checkout } from '../../script/local-host.ts'
 import { createTestHost, qemuPids, type TestHost } from '../support/host.ts'
@@ -8,8 +9,6 @@ import { createTestHost, qemuPids, type TestHost } from '../support/host.ts'
 let host: TestHost
 beforeAll(async () => {
   host = await createTestHost()
-  const micro = join(checkout, '.macfleet/guests/micro.raw')
-  await host.must('image', 'import', micro, '--name', 'micro')
 })
 afterAll(() => host?.remove())
 
@@ -22,6 +21,8 @@ const document = (name: string) =>
     'spec: { image: micro, memory: 128Mi, cpu: 100m, ports: [{ guestPort: 22 }] }',
   ].join('\n')
 const isRunning = (machine: VirtualMachine) => machine.status?.phase === 'Running'
+const waitsForImage = (machine: VirtualMachine) =>
+  findCondition(machine.status?.conditions, 'Ready')?.reason === 'ImageUnknown'
 const userOf = (pid: number) =>
   /^Uid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]
 
@@ -29,6 +30,10 @@ test('guests that start at the same moment get users and ports of their own', as
   const manifest = join(host.folder, 'together.yaml')
   writeFileSync(manifest, names.map(document).join('\n---\n'))
   await host.must('apply', '-f', manifest)
+  // All wait for the image, and all are told of it at once.
+  for (const name of names) await host.untilMachine(name, waitsForImage)
+  const micro = join(checkout, '.macfleet/guests/micro.raw')
+  await host.must('image', 'import', micro, '--name', 'micro')
   const machines: VirtualMachine[] = []
   for (const name of names) machines.push(await host.untilMachine(name, isRunning, 60_000))
   const pids = qemuPids(host)
