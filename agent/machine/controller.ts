@@ -75,7 +75,7 @@ class Controller implements MachineController {
       },
       this.#context,
     )
-    // Those that the first list woke found no guardian yet, and not all are in the store to be seen.
+    // Whom the first list woke found no guardian yet, and not all are in the store to be seen.
     this.wake()
     this.#followings.push(
       followObjects(virtualMachineKind, this.#context, machine => this.#trackMachine(machine)),
