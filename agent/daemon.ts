@@ -198,8 +198,10 @@ function followNetworks(config: Config, components: DaemonComponents): () => voi
   const look = (): void => {
     const now = networks()
     if (now !== known) {
-      known = now
-      void raiseFirewall(config, components)
+      void raiseFirewall(config, components).then(stands => {
+        // One that could not be put up is tried again at the next look.
+        if (stands || !config.firewall) known = now
+      })
     }
     timer = clock.setTimer(10_000, look)
   }

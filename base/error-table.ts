@@ -517,6 +517,12 @@ export const errorTable = {
     sentence: '{host} can not start machines of the shape {machine}',
     next: 'Delete it, and create it with `machine: linux`',
   },
+  imageUnfit: {
+    reason: 'Invalid',
+    httpStatus: 422,
+    sentence: 'image {name} is made for {made}, and this machine is {wanted}',
+    next: 'Create the machine from another image',
+  },
   guestRecordDamaged: {
     reason: 'InternalError',
     httpStatus: 500,

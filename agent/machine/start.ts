@@ -102,6 +102,7 @@ async function admit(
 
 /**
  * The image under the machine's disk: the one it began with, else the one that its name means now.
+ * @throws imageUnknown, imageNotReady, imageContentMissing, imageUnfit
  */
 async function findImage(
   machine: VirtualMachine,
@@ -124,6 +125,9 @@ async function findImage(
   }
   const found = images.get(digest)
   if (found === undefined) throw failure('imageContentMissing', { name, digest })
+  const made = `${found.machine} on ${found.arch}`
+  const wanted = `${machine.spec.machine} on x86_64`
+  if (made !== wanted) throw failure('imageUnfit', { name, made, wanted })
   return {
     record: found,
     disk: images.diskPath(digest),

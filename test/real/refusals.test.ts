@@ -88,6 +88,35 @@ describe('a host refuses, by name and with what to do', () => {
     await host.must('delete', 'vm', 'port')
   })
 
+  test.each([
+    ['hostSelector: { rack: nowhere }', 'HostUnfit', 'the label rack must be nowhere, it has none'],
+    ['machine: macos', 'MachineUnsupported', 'can not start machines of the shape macos'],
+  ])('what this host is not for: %s', async (spec, reason, sentence) => {
+    await apply(manifest('elsewhere', `image: micro, ${spec}`))
+    const machine = await host.untilMachine('elsewhere', at => readyReason(at) === reason)
+    expect(readyMessage(machine)).toContain(sentence)
+    expect(machine.status).toMatchObject({ phase: 'Pending' })
+    expect(machine.status?.host).toBeUndefined()
+    await host.must('delete', 'vm', 'elsewhere')
+  })
+
+  test('no image for the sake of a machine that could not start and is gone', async () => {
+    await host.must('image', 'import', micro, '--name', 'spare', '--arch', 'x86_64')
+    await apply(manifest('small', 'image: spare, disk: 1Mi'))
+    await host.untilMachine('small', at => readyReason(at) === 'DiskTooSmall')
+    await host.must('delete', 'vm', 'small')
+    await host.must('image', 'rm', 'spare')
+  })
+
+  test('an image for another processor', async () => {
+    await host.must('image', 'import', micro, '--name', 'arm', '--arch', 'aarch64')
+    await apply(manifest('arm', 'image: arm'))
+    const machine = await host.untilMachine('arm', at => readyReason(at) === 'ImageUnfit')
+    expect(readyMessage(machine)).toContain('made for linux on aarch64')
+    await host.must('delete', 'vm', 'arm')
+    await host.must('image', 'rm', 'arm')
+  })
+
   test('more memory than it has, until there is room', async () => {
     await apply(manifest('huge', 'image: micro, memory: 4Ti'))
     const machine = await host.untilMachine('huge', at => readyReason(at) === 'HostFull')
