@@ -1,9 +1,8 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { checkout } from '../../script/local-host.ts'
 import { createTestHost, isReady, qemuPids, type TestHost } from '../support/host.ts'
-import { ordinaryUserHost } from '../support/ordinary-user.ts'
+import { checkoutSeen, ordinaryUserHost } from '../support/ordinary-user.ts'
 
 /** User ids of a process: real, effective, saved, file system (proc(5)). */
 function usersOf(pid: number): Set<string> {
@@ -28,7 +27,7 @@ describe('a daemon without root', { concurrent: false }, () => {
   })
 
   test('imports images and runs guests, as the caller', async () => {
-    const micro = join(checkout, '.macfleet/guests/micro.raw')
+    const micro = join(checkoutSeen(host.folder), '.macfleet/guests/micro.raw')
     await host.must('image', 'import', micro, '--name', 'micro')
     await host.must('run', 'micro', '--name', 'own', '--memory', '192Mi', '--wait')
     const pids = host.processes().map(({ pid }) => pid)

@@ -16,21 +16,27 @@ const enter = [
      env HOME="$folder" "$@"`,
 ].join('\n')
 
+const isRoot = process.getuid?.() === 0
+
+/** Where the user sees the checkout, given the folder of the user's host. */
+export function checkoutSeen(folder: string): string {
+  return isRoot ? join(folder, 'checkout') : checkout
+}
+
 /**
  * A host that belongs to a user without rights, when root runs the tests; otherwise to whoever runs
  * them. The mounts are seen by the programs that are started through them, and end with these.
  */
 export function ordinaryUserHost(): TestHostInit {
-  if (process.getuid?.() !== 0) return {}
-  const place = (folder: string) => join(folder, 'checkout')
+  if (!isRoot) return {}
   return {
     prepare(folder) {
-      for (const path of [place(folder), join(folder, 'run')]) mkdirSync(path)
+      for (const path of [checkoutSeen(folder), join(folder, 'run')]) mkdirSync(path)
       for (const path of [folder, join(folder, 'run')]) chownSync(path, user.uid, user.gid)
     },
     command: (folder, program) => [
-      ...['unshare', '-m', 'sh', '-euc', enter, 'sh', checkout, place(folder), folder],
-      join(place(folder), program),
+      ...['unshare', '-m', 'sh', '-euc', enter, 'sh', checkout, checkoutSeen(folder), folder],
+      join(checkoutSeen(folder), program),
     ],
   }
 }
