@@ -7,6 +7,7 @@ import { onlyStreams } from '../base/inherited-descriptors.ts'
 import type { Limits } from '../base/limits.ts'
 import type { ExecRequest, ExecSession, RunCommand } from '../interface/api/subresources.ts'
 import type { AccessKey } from './access-key.ts'
+import type { Runtime } from './machine/runtime.ts'
 import type { Tracked } from './machine/tracked.ts'
 
 /** What running commands in guests needs. */
@@ -19,20 +20,21 @@ export interface ExecComponents {
  * How long a program may run in a guest through its agent, which keeps its output until it ends.
  */
 const agentTimeoutMs = 600_000
+const agentPingMs = 3000
 
 /**
  * Chooses a way into a guest. Without a terminal the guest agent runs the command, which needs no
  * network and no login; with one, or where no agent answers, it goes over SSH.
  * @throws execUnavailable when there is neither
  */
-export function prepareExec(
+export async function prepareExec(
   tracked: Tracked,
   request: ExecRequest,
   components: ExecComponents,
-): RunCommand {
+): Promise<RunCommand> {
   const { runtime, name } = tracked
   if (runtime === undefined) throw failure('execUnavailable', { name, detail: 'it does not run' })
-  if (!request.tty && runtime.agentConnected()) {
+  if (!request.tty && (await agentAnswers(runtime))) {
     return session => runByAgent(tracked, request, session, components.limits)
   }
   const args = sshArguments(tracked, request, components.accessKey)
@@ -43,6 +45,15 @@ export function prepareExec(
     throw failure('execUnavailable', { name, detail })
   }
   return session => (request.tty ? runInTerminal(args, session) : runBySsh(args, session))
+}
+
+/** Asks: an agent that answered once may have died since. */
+async function agentAnswers(runtime: Runtime): Promise<boolean> {
+  if (!runtime.agentConnected()) return false
+  return await runtime.agent.ping({ timeoutMs: agentPingMs }).then(
+    () => true,
+    () => false,
+  )
 }
 
 async function runByAgent(

@@ -4,6 +4,9 @@ import { blockGraph, blockNodes } from './block-graph.ts'
 import { guestFiles } from './guest-folder.ts'
 import type { DeviceModel, GuestLaunch, HostFacts, MachineProfile, PortForward } from './machine.ts'
 
+/** The id of the guest agent's port, as QEMU's events name it. */
+export const agentDevice = 'agent0'
+
 /** The virtio-serial port that qemu-guest-agent opens by default. */
 const agentPort = 'org.qemu.guest_agent.0'
 
@@ -160,7 +163,7 @@ function channelArguments(profile: MachineProfile): string[] {
     ...device({ ...profile.agentBus, id: 'serial0' }),
     ...device({
       driver: 'virtserialport',
-      id: 'agent0',
+      id: agentDevice,
       bus: 'serial0.0',
       chardev: 'agent',
       name: agentPort,

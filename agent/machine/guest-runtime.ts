@@ -1,5 +1,6 @@
 import { sleep } from '../../base/clock.ts'
 import { messageOf } from '../../base/errors.ts'
+import { agentDevice } from '../../kvm/command-line.ts'
 import { attachConsole, type Console } from '../../kvm/console.ts'
 import { attachGuest, type Guest, type GuestStatus } from '../../kvm/guest.ts'
 import { createGuestAgent, type GuestAgent } from '../../kvm/guest-agent.ts'
@@ -64,6 +65,7 @@ class GuestRuntime implements Runtime {
     this.guest.onChange(status => this.#onStatus(status))
     this.guest.onEvent(event => {
       if (event.event === 'RESET') this.#probe()
+      else if (event.event === 'VSERPORT_CHANGE') this.#onPort(event.data)
     })
     this.#probe()
   }
@@ -101,6 +103,14 @@ class GuestRuntime implements Runtime {
     this.#init.onChange()
   }
 
+  /** The program behind the agent's port has gone: it may have died, and may be started again. */
+  #onPort({ id, open }: { id: string; open: boolean }): void {
+    if (id !== agentDevice || open || !this.#agentAnswered) return
+    this.#agentAnswered = false
+    this.#init.onChange()
+    this.#start(signal => this.#probeAgent(signal))
+  }
+
   /** Notes how long after the request something happened, the first time that it does. */
   #note(timing: Timing): void {
     const { record } = this.#init.tracked
@@ -126,13 +136,16 @@ class GuestRuntime implements Runtime {
     this.#sshAnswered = false
     this.#agentAnswered = false
     this.#address = undefined
+    this.#start(signal => this.#probeSsh(signal))
+    this.#start(signal => this.#probeAgent(signal))
+  }
+
+  #start(probe: (signal: AbortSignal) => Promise<void>): void {
     const { signal } = this.#probing
-    for (const probe of [this.#probeSsh(signal), this.#probeAgent(signal)]) {
-      probe.catch(error => {
-        if (signal.aborted) return
-        this.#context.log.warn({ error: messageOf(error) }, 'a guest could not be probed')
-      })
-    }
+    probe(signal).catch(error => {
+      if (signal.aborted) return
+      this.#context.log.warn({ error: messageOf(error) }, 'a guest could not be probed')
+    })
   }
 
   async #probeSsh(signal: AbortSignal): Promise<void> {

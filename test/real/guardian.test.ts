@@ -118,7 +118,6 @@ test('keeps what happened while its client was away', async () => {
   await until('it has ended', () => existsSync(join(guardian.folder, 'one.exit.json')))
   const second = connectTo(guardian)
   expect(await second.list()).toMatchObject([{ name: 'one', ended: { code: 3 } }])
-  expect(second.exits).toEqual([])
 })
 
 test('killed, takes its processes along, and the next one reports them', async () => {

@@ -70,6 +70,19 @@ describe('a machine', { concurrent: false }, () => {
     expect(timings).toMatchObject({ spawnedMs: expect.any(Number), sshMs: expect.any(Number) })
   })
 
+  test('whose agent dies is reached by SSH, and by the agent again when that is back', async () => {
+    const connected = (machine: VirtualMachine) =>
+      machine.status?.conditions?.find(at => at.type === 'AgentConnected')?.status
+    // init starts it again and again; what can't be executed does not start.
+    const agent = (mode: string) =>
+      host.must('ssh', 'web', '--', `chmod ${mode} /etc/service/agent; killall qemu-ga || true`)
+    await agent('-x')
+    await host.untilMachine('web', at => connected(at) === 'False')
+    expect(await host.must('exec', 'web', '--', 'echo', "it's me")).toBe("it's me\n")
+    await agent('+x')
+    await host.untilMachine('web', at => connected(at) === 'True')
+  })
+
   test('does not notice that its daemon was killed', async () => {
     const before = onlyPid()
     const session = spawn(

@@ -11,7 +11,7 @@ export const microGuestIsBuilt = existsSync(kernel) && existsSync(initrd)
 /** How QEMU boots the micro guest: by its kernel, with a card, an agent port and a panic device. */
 export const microGuestArguments = [
   ['-machine', 'q35', '-cpu', 'max', '-m', '256'],
-  ['-kernel', kernel, '-initrd', initrd, '-append', 'console=ttyS0 quiet'],
+  ['-kernel', kernel, '-initrd', initrd, '-append', 'console=ttyS0 quiet no_timer_check'],
   ['-device', 'pvpanic-pci', '-netdev', 'user,id=net0,restrict=on'],
   ['-device', 'virtio-net-pci,netdev=net0,romfile=', '-device', 'virtio-serial-pci'],
   ['-chardev', 'socket,id=agent0,path=agent.sock,server=on,wait=off'],

@@ -1,5 +1,6 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, readlinkSync, rmSync } from 'node:fs'
+import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -136,8 +137,7 @@ export async function createTestHost(
     if (result.code === 0) return result.stdout
     throw new Error(`macfleet ${args.join(' ')}: ${result.code}: ${result.stderr}${result.stdout}`)
   }
-  const machine = async (name: string): Promise<VirtualMachine> =>
-    JSON.parse(await must('get', 'vm', name, '-o', 'json'))
+  const machine = (name: string) => readMachine(test.host.socket, name)
   const test: TestHost = {
     host,
     folder,
@@ -157,6 +157,31 @@ export async function createTestHost(
     remove,
   }
   return test
+}
+
+/**
+ * Reads a machine from the API. Not by the command line: a process for every look would take from the
+ * guests, which run at the lowest priority, what they need to get anywhere.
+ */
+function readMachine(socketPath: string, name: string): Promise<VirtualMachine> {
+  const path = `/apis/macfleet.dev/v1/namespaces/default/virtualmachines/${name}`
+  return new Promise((resolve, reject) => {
+    const asked = request({ socketPath, path, timeout: 10_000 }, response => {
+      let body = ''
+      response.setEncoding('utf8')
+      response.on('data', text => {
+        body += text
+      })
+      response.on('error', reject)
+      response.on('end', () => {
+        if (response.statusCode === 200) resolve(JSON.parse(body))
+        else reject(new Error(`machine ${name}: ${response.statusCode}: ${body}`))
+      })
+    })
+    asked.on('timeout', () => asked.destroy(new Error('the API did not answer')))
+    asked.on('error', reject)
+    asked.end()
+  })
 }
 
 async function untilMachine(
