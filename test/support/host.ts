@@ -57,7 +57,9 @@ const directly: Required<TestHostInit> = {
   command: (_, program) => [join(checkout, program)],
 }
 
-/** Environment of the command line, so that it reads no settings of the person who runs the test. */
+/**
+ * Environment of the command line, so that it reads no settings of the person who runs the test.
+ */
 function environmentOf(folder: string): NodeJS.ProcessEnv {
   const { MACFLEET_SOCKET: _, ...rest } = process.env
   return { ...rest, MACFLEET_CONFIG_DIR: join(folder, 'config'), NO_COLOR: '1' }
@@ -160,8 +162,8 @@ export async function createTestHost(
 }
 
 /**
- * Reads a machine from the API. Not by the command line: a process for every look would take from the
- * guests, which run at the lowest priority, what they need to get anywhere.
+ * Reads a machine from the API. Not by the command line: a process for every look would take from
+ * the guests, which run at the lowest priority, what they need to get anywhere.
  */
 function readMachine(socketPath: string, name: string): Promise<VirtualMachine> {
   const path = `/apis/macfleet.dev/v1/namespaces/default/virtualmachines/${name}`
