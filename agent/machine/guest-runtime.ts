@@ -24,7 +24,11 @@ export interface RuntimeInit {
 type Timing = keyof NonNullable<GuestRecord['bootTimings']>
 
 const probeMs = { first: 100, most: 2000 }
-const bannerTimeoutMs = 5000
+/**
+ * User networking accepts a connection before the guest's network is up, and then nothing comes: the
+ * first tries give up soon, later ones leave a slow guest its time.
+ */
+const bannerTimeoutMs = { first: 700, most: 5000 }
 const agentTimeoutMs = 3000
 
 /** Takes hold of a guest that was just started, or was found running. */
@@ -153,8 +157,10 @@ class GuestRuntime implements Runtime {
     if (forward === undefined) return
     const { hostAddress: host, hostPort: port } = forward
     const { clock } = this.#context
+    let timeoutMs = bannerTimeoutMs.first
     await this.#untilTrue(signal, async () => {
-      const banner = await readSshBanner({ host, port, timeoutMs: bannerTimeoutMs, signal }, clock)
+      const banner = await readSshBanner({ host, port, timeoutMs, signal }, clock)
+      timeoutMs = Math.min(timeoutMs * 1.2, bannerTimeoutMs.most)
       return banner !== undefined
     })
     this.#sshAnswered = true
