@@ -25,8 +25,8 @@ type Timing = keyof NonNullable<GuestRecord['bootTimings']>
 
 const probeMs = { first: 100, most: 2000 }
 /**
- * User networking accepts a connection before the guest's network is up, and then nothing comes: the
- * first tries give up soon, later ones leave a slow guest its time.
+ * User networking accepts a connection before the guest's network is up, and then nothing comes:
+ * the first tries give up soon, later ones leave a slow guest its time.
  */
 const bannerTimeoutMs = { first: 700, most: 5000 }
 const agentTimeoutMs = 3000
@@ -190,7 +190,9 @@ class GuestRuntime implements Runtime {
     this.#init.onChange()
   }
 
-  /** Tries until it is true, less and less often. A guest may take minutes to boot, or never answer. */
+  /**
+   * Tries until it is true, less and less often. A guest may take minutes to boot, or never answer.
+   */
   async #untilTrue(signal: AbortSignal, attempt: () => Promise<boolean>): Promise<void> {
     for (let waitMs = probeMs.first; ; waitMs = Math.min(waitMs * 1.3, probeMs.most)) {
       signal.throwIfAborted()

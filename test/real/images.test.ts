@@ -64,16 +64,21 @@ function holds(folder: string, bytes: string): boolean {
     .some(entry => readFileSync(join(entry.parentPath, entry.name)).includes(bytes))
 }
 
+/** The sample's data takes room, what is zero does not. */
+function expectHoles(path: string): void {
+  const allocatedBytes = statSync(path).blocks * 512
+  const dataBytes = 21 * MiB + 4096
+  expect(allocatedBytes).toBeGreaterThanOrEqual(dataBytes)
+  // The file system may need a few blocks to say where the data is.
+  expect(allocatedBytes).toBeLessThanOrEqual(dataBytes + 64 * 1024)
+}
+
 test('every kind of qcow2 gives the same image as the raw disk, with the same holes', async () => {
   const folder = openFolder()
   const raw = sampleDisk(folder)
   const store = await openTestStore(join(folder, 'images'))
   const { digest } = await store.importImage({ path: raw }, auto)
-  const allocated = statSync(store.diskPath(digest)).blocks * 512
-  const dataBytes = 21 * MiB + 4096
-  expect(allocated).toBeGreaterThanOrEqual(dataBytes)
-  // The file system may need a few blocks to say where the data is.
-  expect(allocated).toBeLessThanOrEqual(dataBytes + 64 * 1024)
+  expectHoles(store.diskPath(digest))
   await store.remove(digest)
   const files = [
     qcow2Of(raw, 'plain.qcow2'),
@@ -94,7 +99,8 @@ test('every kind of qcow2 gives the same image as the raw disk, with the same ho
     const record = await store.importImage({ path }, { ...auto, onProgress })
     expect(record).toMatchObject({ digest, format: 'qcow2', virtualSizeBytes: 64 * MiB })
     const disk = statSync(store.diskPath(digest))
-    expect(disk).toMatchObject({ uid: process.getuid?.(), blocks: allocated / 512 })
+    expect(disk.uid).toBe(process.getuid?.())
+    expectHoles(store.diskPath(digest))
     expect(disk.mode & 0o777).toBe(0o444)
     await store.remove(digest)
   }
