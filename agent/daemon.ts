@@ -1,4 +1,3 @@
-import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
 import type { Clock } from '../base/clock.ts'
 import type { CommandRunner } from '../base/command.ts'
@@ -14,7 +13,6 @@ import { createObjects, type Objects } from '../cluster/objects.ts'
 import { openLevelStore } from '../cluster/store/level.ts'
 import { openImageStore } from '../images/image-store.ts'
 import { startApiServer } from '../interface/api/server.ts'
-import { attachedNetworks } from '../kvm/firewall.ts'
 import { defaultNamespace, namespaceKind } from '../resources/namespace.ts'
 import { quantityValue } from '../resources/quantity.ts'
 import { type AccessKey, loadAccessKey } from './access-key.ts'
@@ -22,7 +20,8 @@ import { makeWay, startBallast } from './ballast.ts'
 import { allocatableOf, capacityOf, createReservations } from './capacity.ts'
 import type { Config } from './config.ts'
 import { keepGuardian } from './guardian-keeper.ts'
-import { inspectGuestHost, raiseFirewall } from './guest-host.ts'
+import { followFirewall } from './guest-firewall.ts'
+import { inspectGuestHost } from './guest-host.ts'
 import { ownVersion, startHostController } from './host-controller.ts'
 import { imageGuard, startImageController } from './image-controller.ts'
 import { startMachineController } from './machine/controller.ts'
@@ -147,7 +146,7 @@ async function startParts(
   }
   const machines = await startMachineController(context)
   undo.add(() => machines.stop())
-  undo.add(followNetworks(config, components))
+  undo.add(followFirewall(config, host, components))
   // Not the guardian: a daemon that waits for it is well, and a restart would not bring it back.
   const checkHealth = async (): Promise<void> => {
     await store.revision()
@@ -188,23 +187,4 @@ async function ensureDefaultNamespace(objects: Objects): Promise<void> {
   } catch (error) {
     if (!isFailure(error, 'alreadyExists')) throw error
   }
-}
-
-/** Puts the firewall up again whenever the host's own networks change; returns how to end that. */
-function followNetworks(config: Config, components: DaemonComponents): () => void {
-  const { clock } = components
-  const networks = () => attachedNetworks(networkInterfaces()).join()
-  let known = networks()
-  const look = (): void => {
-    const now = networks()
-    if (now !== known) {
-      void raiseFirewall(config, components).then(stands => {
-        // One that could not be put up is tried again at the next look.
-        if (stands || !config.firewall) known = now
-      })
-    }
-    timer = clock.setTimer(10_000, look)
-  }
-  let timer = clock.setTimer(10_000, look)
-  return () => timer.cancel()
 }

@@ -1,16 +1,13 @@
-import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
 import type { CommandRunner } from '../base/command.ts'
 import { messageOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { chooseAccelerator, cpuVendor, readAcceleratorFacts } from '../kvm/accelerator.ts'
-import { applyFirewall, attachedNetworks, readResolvers } from '../kvm/firewall.ts'
-import type { UserRange } from '../kvm/guest-user.ts'
 import { findQemu, findUefi, type QemuPrograms } from '../kvm/qemu.ts'
 import type { AccessKey } from './access-key.ts'
 import type { Config } from './config.ts'
+import { raiseFirewall } from './guest-firewall.ts'
 import type { GuestHost } from './machine/guest-host.ts'
 
 /** What finding out needs. */
@@ -42,7 +39,7 @@ export async function inspectGuestHost(
     uefi: await findUefi('x86_64').catch(() => undefined),
     cpuVendor: cpuVendor(facts.cpuInfo),
     containment: { root, systemd: existsSync('/run/systemd/system'), firewall },
-    users: root ? guestUsers(config) : undefined,
+    users: root ? config.guestUsers : undefined,
     accessKey: accessKey?.publicKey,
     ports: { address: config.forwardAddress, ...config.forwardPorts },
   }
@@ -68,10 +65,6 @@ export async function lookAgain(host: GuestHost, run: CommandRunner): Promise<bo
   return found
 }
 
-function guestUsers(config: Pick<Config, 'guestUsers'>): UserRange {
-  return config.guestUsers
-}
-
 async function lookForQemu(
   run: CommandRunner,
 ): Promise<{ qemu: QemuPrograms | undefined; problem: string | undefined }> {
@@ -79,34 +72,5 @@ async function lookForQemu(
     return { qemu: await findQemu({ architecture: 'x86_64' }, run), problem: undefined }
   } catch (error) {
     return { qemu: undefined, problem: messageOf(error) }
-  }
-}
-
-/** The name of a daemon's firewall table: its data folder's, because guests belong to that. */
-export function firewallName(dataDir: string): string {
-  return createHash('sha256').update(dataDir).digest('hex').slice(0, 12)
-}
-
-/**
- * Puts up the firewall for guests' users, or again after the host's networks have changed.
- * @returns whether it stands; when not, the log says why
- */
-export async function raiseFirewall(
-  config: Config,
-  { run, log }: GuestHostComponents,
-): Promise<boolean> {
-  if (!config.firewall || process.getuid?.() !== 0) return false
-  try {
-    const init = {
-      name: firewallName(config.dataDir),
-      users: guestUsers(config),
-      resolvers: await readResolvers(),
-      closedNetworks: attachedNetworks(networkInterfaces()),
-    }
-    await applyFirewall(init, run)
-    return true
-  } catch (error) {
-    log.warn({ error: messageOf(error) }, 'guests are not kept off the networks of this host')
-    return false
   }
 }

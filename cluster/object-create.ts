@@ -6,6 +6,7 @@ import type { Kind, Resource } from '../resources/kind.ts'
 import type { Metadata } from '../resources/metadata.ts'
 import { namespaceKind } from '../resources/namespace.ts'
 import { invalid, validate } from '../resources/validate.ts'
+import { askGuards } from './object-guards.ts'
 import {
   objectConflict,
   objectExists,
@@ -37,7 +38,7 @@ export async function createObject<T extends Resource>(
     const key = objectKey(kind, object.metadata)
     const compare: Compare[] = [{ key, modRevision: 0 }]
     if (kind.namespaced) compare.push(await compareNamespace(context, object.metadata))
-    compare.push(...(await askGuards(context, kind, object)))
+    compare.push(...(await askGuards(context, kind, guard => guard.create?.(object))))
     const outcome = options.dryRun
       ? await context.store.get(key).then(({ entry, revision }) => tryResult(entry, revision))
       : await context.store.transaction({
@@ -110,17 +111,4 @@ async function compareNamespace(context: ObjectsContext, metadata: Metadata): Pr
     )
   }
   return { key, modRevision: entry.modRevision }
-}
-
-async function askGuards<T extends Resource>(
-  context: ObjectsContext,
-  kind: Kind<T>,
-  object: T,
-): Promise<Compare[]> {
-  const compares: Compare[] = []
-  for (const guard of context.guards) {
-    if (guard.kind.kind !== kind.kind) continue
-    compares.push(...((await guard.create?.(object)) ?? []))
-  }
-  return compares
 }

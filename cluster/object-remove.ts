@@ -1,9 +1,9 @@
 import { timestamp } from '../base/clock.ts'
 import type { Kind, Resource } from '../resources/kind.ts'
+import { askGuards } from './object-guards.ts'
 import { assertPreconditions, type ObjectReference, objectNotFound } from './object-record.ts'
 import type { ObjectsContext, RemoveOptions } from './object-types.ts'
 import { casLoop } from './object-update.ts'
-import type { Compare } from './store/store.ts'
 
 /** See Objects.remove. */
 export async function removeObject<T extends Resource>(
@@ -17,7 +17,7 @@ export async function removeObject<T extends Resource>(
     if (current.metadata.deletionTimestamp !== undefined) {
       return shortenGrace(current, options.gracePeriodSeconds)
     }
-    const compare = await askGuards(context, kind, current)
+    const compare = await askGuards(context, kind, guard => guard.remove?.(current))
     return { object: markDeleting(context, current, options.gracePeriodSeconds), compare }
   })
   if (removed === undefined) throw objectNotFound(kind, reference.name)
@@ -48,17 +48,4 @@ function shortenGrace<T extends Resource>(
   if (graceSeconds === undefined || graceSeconds >= before) return undefined
   const metadata = { ...current.metadata, deletionGracePeriodSeconds: graceSeconds }
   return { object: { ...current, metadata } }
-}
-
-async function askGuards<T extends Resource>(
-  context: ObjectsContext,
-  kind: Kind<T>,
-  object: T,
-): Promise<Compare[]> {
-  const compares: Compare[] = []
-  for (const guard of context.guards) {
-    if (guard.kind.kind !== kind.kind) continue
-    compares.push(...((await guard.remove?.(object)) ?? []))
-  }
-  return compares
 }

@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { Kind, Resource } from '../resources/kind.ts'
 import { invalid, validate } from '../resources/validate.ts'
+import { askGuards } from './object-guards.ts'
 import {
   assertImmutable,
   assertPreconditions,
@@ -82,11 +83,7 @@ export function updateObject<T extends Resource>(
     if (given === undefined) return undefined
     assertPreconditions(kind, current, given.metadata)
     const object = merge(kind, current, given)
-    const compare: Compare[] = []
-    for (const guard of context.guards) {
-      if (guard.kind.kind !== kind.kind) continue
-      compare.push(...((await guard.replace?.(object, current)) ?? []))
-    }
+    const compare = await askGuards(context, kind, guard => guard.replace?.(object, current))
     return { object, compare }
   })
 }

@@ -91,6 +91,13 @@ export async function applyFirewall(init: FirewallInit, run: CommandRunner): Pro
   await run('nft', ['-f', '-'], { timeoutMs, input: firewallRules(init) })
 }
 
+/** Whether the table is there: other programs of the host may flush all tables, and do. */
+export async function firewallStands(name: string, run: CommandRunner): Promise<boolean> {
+  const args = ['list', 'table', 'inet', tableName(name)]
+  const { code } = await run('nft', args, { timeoutMs, acceptedCodes: [0, 1] })
+  return code === 0
+}
+
 /**
  * Takes the rules away; nothing to do when there are none. @throws commandMissing, commandFailed
  */

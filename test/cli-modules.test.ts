@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { startTestApi, type TestApi } from '../interface/api/testing.ts'
+import { startTestApi, type TestApi } from './support/api.ts'
 import { createTestCommandLine, type TestCommandLine } from './support/command-line.ts'
 
 let api: TestApi

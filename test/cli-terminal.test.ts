@@ -2,8 +2,8 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type IPty, spawn } from 'node-pty'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { startTestApi, type TestApi } from '../interface/api/testing.ts'
 import { virtualMachineKind } from '../resources/virtual-machine.ts'
+import { startTestApi, type TestApi } from './support/api.ts'
 import { createTestCommandLine, launcher, type TestCommandLine } from './support/command-line.ts'
 
 let api: TestApi

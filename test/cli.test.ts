@@ -2,10 +2,10 @@ import { mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'n
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { failure } from '../base/errors.ts'
-import { startTestApi, type TestApi } from '../interface/api/testing.ts'
 import { imageKind } from '../resources/image.ts'
 import type { VirtualMachine } from '../resources/virtual-machine.ts'
 import { virtualMachineKind } from '../resources/virtual-machine.ts'
+import { startTestApi, type TestApi } from './support/api.ts'
 import { createTestCommandLine, launcher, type TestCommandLine } from './support/command-line.ts'
 
 /** What was uploaded: which part of which image, and its bytes. */

@@ -1,8 +1,8 @@
 import { expect, test } from 'vitest'
+import { testRecord } from '../../test/support/machine.ts'
 import type { ExitRecord } from '../guardian/protocol.ts'
 import { afterExit, judge } from './collect.ts'
 import { longestRestartMs } from './record.ts'
-import { testRecord } from './testing.ts'
 
 const exited = (changes: Partial<ExitRecord> = {}): ExitRecord => ({
   reason: 'exited',

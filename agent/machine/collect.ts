@@ -1,5 +1,4 @@
 import { backoffMs } from '../../base/backoff.ts'
-import { timestamp } from '../../base/clock.ts'
 import { isFailure } from '../../base/errors.ts'
 import { endingOf } from '../../kvm/ending.ts'
 import type { VirtualMachine } from '../../resources/virtual-machine.ts'
@@ -91,6 +90,5 @@ function tell(
   const type = reason === 'GuestPoweredOff' || reason === 'Killed' ? 'Normal' : 'Warning'
   context.events.record(machine, { type, reason, message })
   const { uid, namespace, name } = machine.metadata
-  const at = timestamp(context.clock)
-  context.log.info({ uid, namespace, name, reason, message, at }, 'guest ended')
+  context.log.info({ uid, namespace, name, reason, message }, 'guest ended')
 }

@@ -1,8 +1,8 @@
 import { preciseTimestamp, timestamp } from '../../base/clock.ts'
 import { isFailure, MacfleetError, messageOf } from '../../base/errors.ts'
+import { createTurns } from '../../base/turns.ts'
 import { type Again, createWorkQueue, type WorkQueue } from '../../base/work-queue.ts'
 import { type Following, followObjects } from '../../cluster/object-follow.ts'
-import { createTurns } from '../../images/turns.ts'
 import { guestFolder } from '../../kvm/guest-folder.ts'
 import { parseDurationMs } from '../../resources/duration.ts'
 import { imageKind } from '../../resources/image.ts'
@@ -323,6 +323,11 @@ class Controller implements MachineController {
 
 /** Whether our picture of the guardian's processes may be wrong: a request may have been carried out. */
 function isAboutProcesses(error: unknown): boolean {
-  const codes = ['guardianUnavailable', 'guardianNameTaken', 'guardianProcessNotFound'] as const
-  return [...codes, 'guardianStaleIdentity' as const].some(code => isFailure(error, code))
+  const codes = [
+    'guardianUnavailable',
+    'guardianNameTaken',
+    'guardianProcessNotFound',
+    'guardianStaleIdentity',
+  ] as const
+  return codes.some(code => isFailure(error, code))
 }

@@ -2,9 +2,9 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { silentLog } from '../../base/log.ts'
 import { guestFolder } from '../../kvm/guest-folder.ts'
+import { testRecord, testTracked, testUid } from '../../test/support/machine.ts'
 import { temporaryFolder } from '../../test/support/temporary-folder.ts'
 import { folderOwners, type GuestRecord, readRecords, writeRecord } from './record.ts'
-import { testRecord, testTracked, testUid } from './testing.ts'
 import { saveRecord } from './tracked.ts'
 
 /** A data folder with one guest's folder in it. */

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
+import { testMachine, testRecord, testTracked } from '../../test/support/machine.ts'
 import { longestRestartMs } from './record.ts'
 import { guestStateOf, situationOf } from './situation.ts'
-import { testMachine, testRecord, testTracked } from './testing.ts'
 
 const now = { process: undefined, nowMs: 1000, monotonicMs: 0, diskHasRoom: true }
 const started = (value: string) => ({ annotations: { 'macfleet.dev/started-at': value } })

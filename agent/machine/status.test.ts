@@ -1,8 +1,8 @@
 import { expect, test } from 'vitest'
 import { findCondition } from '../../resources/condition.ts'
+import { testMachine, testRecord } from '../../test/support/machine.ts'
 import { madeFrom } from './made-from.ts'
 import { statusOf, type View } from './status.ts'
-import { testMachine, testRecord } from './testing.ts'
 
 const time = '2026-01-01T00:00:00Z'
 const off: View = {

@@ -1,5 +1,5 @@
 import { failure } from '../../base/errors.ts'
-import type { Turns } from '../../images/turns.ts'
+import type { Turns } from '../../base/turns.ts'
 import type { Waiting } from '../capacity.ts'
 import type { MachineContext } from './machine-context.ts'
 import type { MachineMetrics } from './metrics.ts'

@@ -1,4 +1,3 @@
-import { timestamp } from '../../base/clock.ts'
 import { failure } from '../../base/errors.ts'
 import { endingOf } from '../../kvm/ending.ts'
 import { removeGuestFolder } from '../../kvm/guest-folder.ts'
@@ -126,5 +125,5 @@ async function destroy(tracked: Tracked, context: StepContext): Promise<void> {
   context.imageUseChanged()
   context.reservations.release(uid)
   await context.objects.releaseFinalizer(virtualMachineKind, { namespace, name }, finalizer, uid)
-  context.log.info({ uid, namespace, name, at: timestamp(context.clock) }, 'machine deleted')
+  context.log.info({ uid, namespace, name }, 'machine deleted')
 }

@@ -4,8 +4,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { Log } from '../../base/log.ts'
 import { kinds } from '../../resources/kinds.ts'
 import { validate } from '../../resources/validate.ts'
+import { machineBody, machines, startTestApi, type TestApi } from '../../test/support/api.ts'
 import { collectionPath } from './resource-routes.ts'
-import { machineBody, machines, startTestApi, type TestApi } from './testing.ts'
 
 let api: TestApi
 let logged: object[] = []

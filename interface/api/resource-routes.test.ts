@@ -3,7 +3,7 @@ import { failure } from '../../base/errors.ts'
 import type { Guard } from '../../cluster/objects.ts'
 import { namespaceKind } from '../../resources/namespace.ts'
 import { virtualMachineKind } from '../../resources/virtual-machine.ts'
-import { machineBody, machines, startTestApi, type TestApi } from './testing.ts'
+import { machineBody, machines, startTestApi, type TestApi } from '../../test/support/api.ts'
 
 let api: TestApi
 beforeEach(async () => {

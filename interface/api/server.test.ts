@@ -6,7 +6,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { machineBody, machines, serveTest, startTestApi, type TestApi } from './testing.ts'
+import {
+  machineBody,
+  machines,
+  serveTest,
+  startTestApi,
+  type TestApi,
+} from '../../test/support/api.ts'
 
 describe('what the server says of itself', () => {
   let api: TestApi

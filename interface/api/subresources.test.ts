@@ -4,9 +4,9 @@ import { Duplex, PassThrough, Readable } from 'node:stream'
 import { afterEach, describe, expect, test } from 'vitest'
 import { WebSocket } from 'ws'
 import { failure } from '../../base/errors.ts'
+import { machineBody, machines, startTestApi, type TestApi } from '../../test/support/api.ts'
 import { channels } from './channel-framing.ts'
 import type { ExecSession, Subresources } from './subresources.ts'
-import { machineBody, machines, startTestApi, type TestApi } from './testing.ts'
 
 let api: TestApi
 afterEach(() => api.close())

@@ -3,7 +3,13 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { ManualClock } from '../../base/manual-clock.ts'
 import { createManualClock } from '../../base/manual-clock.ts'
 import { virtualMachineKind as kind } from '../../resources/virtual-machine.ts'
-import { machineBody, machines, readLines, startTestApi, type TestApi } from './testing.ts'
+import {
+  machineBody,
+  machines,
+  readLines,
+  startTestApi,
+  type TestApi,
+} from '../../test/support/api.ts'
 
 interface Event {
   type: string

@@ -3,8 +3,11 @@ import { isIP } from 'node:net'
 import { join } from 'node:path'
 import { spawn as spawnTerminal } from 'node-pty'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { firewallName } from '../../agent/guest-firewall.ts'
+import { runCommand } from '../../base/command.ts'
 import { defaultLimits } from '../../base/limits.ts'
 import { identify } from '../../base/process-identity.ts'
+import { firewallStands, removeFirewall } from '../../kvm/firewall.ts'
 import { checkout } from '../../script/local-host.ts'
 import { createTestHost, isReady, qemuPids, type TestHost, until } from '../support/host.ts'
 
@@ -156,6 +159,16 @@ describe('a guest that means ill', { concurrent: false }, () => {
     const { status } = await host.untilMachine('ill', isReady)
     expect(isIP(status?.address ?? '0.0.0.0')).not.toBe(0)
     await expectUnimpressed()
+  })
+
+  test.runIf(process.getuid?.() === 0)('is shut in again when the rules were flushed', async () => {
+    const name = firewallName(host.host.dataDir)
+    expect(await firewallStands(name, runCommand)).toBe(true)
+    await removeFirewall(name, runCommand)
+    expect(await firewallStands(name, runCommand)).toBe(false)
+    await until('the rules are back', async () =>
+      (await firewallStands(name, runCommand)) ? true : undefined,
+    )
   })
 
   test('ends when it is deleted', async () => {

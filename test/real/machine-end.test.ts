@@ -5,7 +5,6 @@ import { followGuardian } from '../../agent/machine/guardian-follow.ts'
 import { createMachineMetrics } from '../../agent/machine/metrics.ts'
 import { ProcessBook } from '../../agent/machine/process-book.ts'
 import { readRecords } from '../../agent/machine/record.ts'
-import { testMachine, testRecord, testTracked, testUid } from '../../agent/machine/testing.ts'
 import { systemClock } from '../../base/clock.ts'
 import { defaultLimits } from '../../base/limits.ts'
 import { silentLog } from '../../base/log.ts'
@@ -15,6 +14,7 @@ import { createEventRecorder } from '../../cluster/event-recorder.ts'
 import { createObjects } from '../../cluster/objects.ts'
 import { createMemoryStore } from '../../cluster/store/memory.ts'
 import { connectTo, script, startGuardian, until } from '../support/guardian.ts'
+import { testMachine, testRecord, testTracked, testUid } from '../support/machine.ts'
 
 test('an end is judged once, though the daemon dies before it has said so', async () => {
   const guardian = startGuardian()

@@ -1,12 +1,12 @@
+import { type GuestRecord, newRecord } from '../../agent/machine/record.ts'
+import { newTracked, type Tracked } from '../../agent/machine/tracked.ts'
 import { guestFolder } from '../../kvm/guest-folder.ts'
 import type { VirtualMachine } from '../../resources/virtual-machine.ts'
-import { type GuestRecord, newRecord } from './record.ts'
-import { newTracked, type Tracked } from './tracked.ts'
 
-/** For tests: a uid like those that the server gives. */
+/** A uid like those that the server gives. */
 export const testUid = '01234567-89ab-4cde-8f01-23456789abcd'
 
-/** For tests: a machine as the store has it. */
+/** A machine as the store has it. */
 export function testMachine(
   spec: Partial<VirtualMachine['spec']> = {},
   metadata: Partial<VirtualMachine['metadata']> = {},
@@ -30,12 +30,12 @@ export function testMachine(
   }
 }
 
-/** For tests: the record of a guest that was started once, and what is changed in it. */
+/** The record of a guest that was started once, and what is changed in it. */
 export function testRecord(changes: Partial<GuestRecord> = {}): GuestRecord {
   return { ...newRecord(testUid, 'default', 'web'), runs: 1, startedAtMs: 0, ...changes }
 }
 
-/** For tests: what the daemon holds of that machine. */
+/** What the daemon holds of that machine. */
 export function testTracked(folder: string, record: GuestRecord | undefined): Tracked {
   const roots = { dataRoot: `${folder}/guests`, runRoot: `${folder}/run` }
   const machine = { uid: testUid, namespace: 'default', name: 'web' }

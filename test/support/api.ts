@@ -12,9 +12,9 @@ import { systemRandom } from '../../base/random.ts'
 import { createObjects, type Guard, type Objects } from '../../cluster/objects.ts'
 import { createMemoryStore } from '../../cluster/store/memory.ts'
 import type { Store } from '../../cluster/store/store.ts'
+import { type ApiServer, startApiServer } from '../../interface/api/server.ts'
+import type { Subresources } from '../../interface/api/subresources.ts'
 import { namespaceKind } from '../../resources/namespace.ts'
-import { type ApiServer, startApiServer } from './server.ts'
-import type { Subresources } from './subresources.ts'
 
 /** An answer, read to its end. */
 export interface Answer {
