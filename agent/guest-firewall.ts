@@ -51,8 +51,8 @@ export async function raiseFirewall(
 }
 
 /**
- * Puts the firewall up again whenever the host's networks change, and whenever it is gone: a restart
- * of the host's own nftables service flushes every table there is.
+ * Puts the firewall up again whenever the host's networks change, and whenever it is gone: a
+ * restart of the host's own nftables service flushes every table there is.
  * @returns ends the looking; the firewall stays, as guests do
  */
 export function followFirewall(
