@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { allocatableOf, createReservations, keptFor, placedFirst, shortages } from './capacity.ts'
+import { shortages } from '../cluster/scheduler/amounts.ts'
+import { allocatableOf, createReservations, keptFor, placedFirst } from './capacity.ts'
 
 const GiB = 2 ** 30
 const allocatable = { cpu: 8, memoryBytes: 15 * GiB, diskBytes: 100 * GiB, machines: 3 }

@@ -553,4 +553,14 @@ export const errorTable = {
     sentence: 'the content {digest} of image {name} is not on this host',
     next: 'Import the image again',
   },
+
+  // The fleet: membership and certificates
+
+  // The fleet: etcd
+
+  // The fleet: peers and gossip
+
+  // The fleet: leader and placement
+
+  // The fleet: leases and fencing
 } as const satisfies Record<string, ErrorRow>

@@ -1,6 +1,8 @@
 import { existsSync } from 'node:fs'
 import { preciseTimestamp } from '../../base/clock.ts'
 import { failure } from '../../base/errors.ts'
+import { requestOf } from '../../cluster/scheduler/amounts.ts'
+import { objections } from '../../cluster/scheduler/objections.ts'
 import { makeGuestFolder } from '../../kvm/guest-folder.ts'
 import { hostKind } from '../../resources/host.ts'
 import { imageKind } from '../../resources/image.ts'
@@ -9,10 +11,9 @@ import {
   startedAtAnnotation,
   type VirtualMachine,
 } from '../../resources/virtual-machine.ts'
-import { keptFor, requestOf } from '../capacity.ts'
+import { keptFor } from '../capacity.ts'
 import { checkLaunchable, chooseResources, type ImageFiles, prepareLaunch } from './launch.ts'
 import { madeFrom } from './made-from.ts'
-import { objections } from './placement.ts'
 import { folderOwners, type GuestRecord, newRecord } from './record.ts'
 import type { StepContext } from './step-context.ts'
 import { saveRecord, type Tracked } from './tracked.ts'

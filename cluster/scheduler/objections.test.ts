@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import type { Host } from '../../resources/host.ts'
 import { testMachine } from '../../test/support/machine.ts'
-import { objections } from './placement.ts'
+import { objections } from './objections.ts'
 
 const hostWith = (spec: Partial<Host['spec']>, labels: Record<string, string> = {}): Host => ({
   apiVersion: 'macfleet.dev/v1',
