@@ -8,6 +8,7 @@ import { parse as parseYaml } from 'yaml'
 import { failure } from '../base/errors.ts'
 import { isErrno } from '../base/files.ts'
 import { messageOf } from '../base/log.ts'
+import { taintSchema } from '../resources/host.ts'
 import { labelsSchema } from '../resources/metadata.ts'
 import { quantitySchema } from '../resources/quantity.ts'
 import { findCauses } from '../resources/validate.ts'
@@ -22,6 +23,33 @@ const rangeSchema = (description: string, first: number, last: number, most: num
     },
     { ...strict, description, default: {} },
   )
+
+const portSchema = (description: string, fallback: number) =>
+  Type.Integer({ minimum: 1, maximum: 65_535, default: fallback, description })
+
+const fleetSchema = Type.Object(
+  {
+    address: Type.Optional(
+      Type.String({
+        maxLength: 45,
+        description: 'IP address for the other hosts; that of the default route when left out.',
+      }),
+    ),
+    rack: Type.Optional(
+      Type.String({
+        pattern: '^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$',
+        maxLength: 63,
+        description: 'The rack it stands in; also its label `rack`.',
+      }),
+    ),
+    peerPort: portSchema('HTTPS: joining and certificates.', 7480),
+    gossipPort: portSchema('libp2p: gossip and small requests.', 7481),
+    etcdClientPort: portSchema('etcd, where this host has a voter.', 7482),
+    etcdPeerPort: portSchema('etcd among its voters.', 7483),
+    etcd: Type.String({ default: 'etcd', description: 'The etcd program; 3.4 or newer.' }),
+  },
+  { ...strict, default: {}, description: 'How the other hosts of a fleet reach this one.' },
+)
 
 /** The configuration file's schema; every setting has a default. */
 export const configSchema = Type.Object(
@@ -46,6 +74,19 @@ export const configSchema = Type.Object(
     ),
     socketGroup: Type.String({ default: 'macfleet', description: 'Who may use the API socket.' }),
     labels: Type.Optional(labelsSchema),
+    taints: Type.Optional(
+      Type.Array(taintSchema, { maxItems: 64, description: 'What keeps machines off this host.' }),
+    ),
+    fleet: fleetSchema,
+    machineIdFile: Type.String({
+      default: '/etc/machine-id',
+      description:
+        'Says which machine this is: a data folder copied to another one starts nothing.',
+    }),
+    joinTokenFile: Type.String({
+      default: '/etc/macfleet/join-token',
+      description: 'A join token; a host that is in no fleet and finds one joins by itself.',
+    }),
     accelerator: Type.Enum(['auto', 'kvm', 'tcg'], {
       default: 'auto',
       description: 'How guests are executed; auto takes KVM where it works.',
@@ -82,6 +123,8 @@ export const configSchema = Type.Object(
 )
 
 type Settings = Static<typeof configSchema>
+/** How the other hosts of a fleet reach this one. */
+export type FleetSettings = Settings['fleet']
 
 /** The settings of one daemon, complete and absolute. */
 export interface Config extends Settings {

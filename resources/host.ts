@@ -18,7 +18,8 @@ const amountsSchema = (description: string) =>
     { ...strict, description },
   )
 
-const taintSchema = Type.Object(
+/** What keeps machines off a host that do not tolerate it. */
+export const taintSchema = Type.Object(
   {
     key: Type.String({ minLength: 1, maxLength: 253 }),
     value: Type.Optional(Type.String({ maxLength: 63 })),
@@ -36,6 +37,11 @@ export const hostSchema = Type.Object(
     spec: Type.Object(
       {
         schedulable: Type.Boolean({ default: true, description: 'Whether it takes new machines.' }),
+        drain: Type.Optional(
+          Type.Boolean({
+            description: 'Give away what may run elsewhere, and wait for the rest to end.',
+          }),
+        ),
         taints: Type.Optional(Type.Array(taintSchema, { maxItems: 64 })),
       },
       { ...strict, description: "What the host may be used for. The operator's." },
