@@ -225,6 +225,7 @@ describe('whatever happens', () => {
         fc.array(eventArbitrary, { maxLength: 30 }),
         (hosts, votersMost, events) => {
           const model: Model = { hosts, members: [member('h0', { id: 'id-first' })], next: 0 }
+          settle(model, votersMost)
           for (const event of events) {
             if (event.kind === 'step') advance(model, votersMost, 0)
             else happen(model, event)
