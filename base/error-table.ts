@@ -559,8 +559,38 @@ export const errorTable = {
   // The fleet: etcd
 
   // The fleet: peers and gossip
+  peerUnknown: {
+    reason: 'NotFound',
+    httpStatus: 404,
+    sentence: 'host {host} is not a member of this fleet',
+    next: '`macfleet cluster status` lists the members',
+  },
+  peerUnreachable: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'host {host} can not be reached: {detail}',
+    next: 'See whether it runs, and whether its gossip port is open to this host',
+  },
+  peerFailed: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'host {host} could not answer: {detail}',
+    next: 'Its log says more',
+  },
 
   // The fleet: leader and placement
+  placementChanged: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: 'machine {uid} is not for {host} to start any more',
+    next: 'The leader gives it to a host anew',
+  },
+  hostLeaseMissing: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: '{host} has no lease in the fleet at the moment and starts nothing',
+    next: 'It goes on by itself; `macfleet cluster status` says whether decisions can be made',
+  },
 
   // The fleet: leases and fencing
 } as const satisfies Record<string, ErrorRow>

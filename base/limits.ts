@@ -116,6 +116,33 @@ export interface Limits {
   bootFileBytes: number
   /** Chunks of one layer: with chunks of at most 1 MiB, a bound on what one image holds. */
   layerChunks: number
+
+  // The fleet: peers and gossip
+  /** libp2p connections at once, in both directions. */
+  peerConnections: number
+  /** Inbound connections that have not proved who they are, at once; the rest are refused. */
+  peerConnectionsPending: number
+  /** Inbound connections a second from one address: a rack behind one address starts at once. */
+  peerConnectionsPerSecond: number
+  /** Requests that one peer may have with us at once, for each protocol. */
+  peerRequestsAtOnce: number
+  /** Requests a second that are served to one peer, over all protocols; it may save up four times. */
+  peerRequestsPerSecond: number
+  /** Requests of ours under way at once. */
+  peerRequestsWaiting: number
+  /** Bytes of one request to a peer, and of its answer: 10,000 facts fit. */
+  peerRequestBytes: number
+  peerAnswerBytes: number
+  /** Bytes a second of gossip on one connection; it may save up four times. More cuts it off. */
+  gossipBytesPerSecond: number
+  /** Bytes of one gossip message, signed and packed; from 512 on gossipsub works differently. */
+  gossipMessageBytes: number
+  /** Messages a second of one sender that are read and passed on; it may save up five times. */
+  factsPerSecond: number
+  /** Fleets' hosts found by mDNS that are remembered. */
+  discoveredHosts: number
+  /** mDNS packets a second that are looked at. */
+  discoveryPacketsPerSecond: number
 }
 
 const KiB = 1024
@@ -178,4 +205,18 @@ export const defaultLimits: Limits = {
   imageReserveBytes: 1 * 1024 * MiB,
   bootFileBytes: 512 * MiB,
   layerChunks: 8 * 1024 * 1024,
+
+  peerConnections: 512,
+  peerConnectionsPending: 256,
+  peerConnectionsPerSecond: 32,
+  peerRequestsAtOnce: 16,
+  peerRequestsPerSecond: 50,
+  peerRequestsWaiting: 256,
+  peerRequestBytes: 64 * KiB,
+  peerAnswerBytes: 4 * MiB,
+  gossipBytesPerSecond: 512 * KiB,
+  gossipMessageBytes: 512,
+  factsPerSecond: 4,
+  discoveredHosts: 1_024,
+  discoveryPacketsPerSecond: 200,
 }
