@@ -547,6 +547,12 @@ export const errorTable = {
     sentence: 'image {name} is not ready: {phase}',
     next: 'It starts by itself when the image is there',
   },
+  imageDiffers: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: 'image {name} is {wanted}, what was sent is {found}',
+    next: 'Send the same file, or import it under another name',
+  },
   imageContentMissing: {
     reason: 'ServiceUnavailable',
     httpStatus: 503,
@@ -555,6 +561,126 @@ export const errorTable = {
   },
 
   // The fleet: membership and certificates
+  tokenMalformed: {
+    reason: 'BadRequest',
+    httpStatus: 400,
+    sentence: 'this is no join token: {detail}',
+    next: 'Copy the whole line that `macfleet cluster token create` printed',
+  },
+  tokenRefused: {
+    reason: 'Forbidden',
+    httpStatus: 403,
+    sentence: 'the fleet takes no join token {id}: it was revoked, or was never valid here',
+    next: 'Make a new one on a host of the fleet: `macfleet cluster token create`',
+  },
+  tokenExpired: {
+    reason: 'Forbidden',
+    httpStatus: 403,
+    sentence: 'join token {id} has expired at {at}',
+    next: 'Make a new one on a host of the fleet: `macfleet cluster token create --ttl 1h`',
+  },
+  tokenUsedUp: {
+    reason: 'Forbidden',
+    httpStatus: 403,
+    sentence: 'join token {id} was used as often as it may be ({uses})',
+    next: 'Make a new one on a host of the fleet: `macfleet cluster token create --uses 10`',
+  },
+  tokenOfOtherFleet: {
+    reason: 'Forbidden',
+    httpStatus: 403,
+    sentence: 'the host at {address} is not of the fleet that made this join token',
+    next: 'Use a token of that fleet; tokens from before `macfleet cluster rotate-ca` are void',
+  },
+  joinAttempts: {
+    reason: 'TooManyRequests',
+    httpStatus: 429,
+    sentence: 'too many attempts to join from {address} have failed',
+    next: 'Try again in a minute, with a token that is valid',
+  },
+  joinRefused: {
+    reason: 'Forbidden',
+    httpStatus: 403,
+    sentence: 'the request is not proven: {detail}',
+    next: 'Start the daemon again; if that does not help, join anew with a new token',
+  },
+  fleetUnreachable: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'no host of the fleet could be asked: {detail}',
+    next: 'See that one of them runs, and that its peer port can be reached from here',
+  },
+  hostNameTaken: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: 'the fleet has another host with the name {name}',
+    next: 'Give this one another name (hostName), or first `macfleet host remove {name}` there',
+  },
+  hostAddressTaken: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: 'the address {address} belongs to the host {name} of the fleet',
+    next: 'Set fleet.address or the ports, or first `macfleet host remove {name}` there',
+  },
+  hostKeyTaken: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: 'this host is in the fleet already, as {name} {detail}',
+    next: 'First `macfleet host remove {name}` there, or give this data folder up',
+  },
+  clockSkew: {
+    reason: 'BadRequest',
+    httpStatus: 400,
+    sentence: 'the clocks differ: here it is {here}, on the host at {address} it is {there}',
+    next: 'Set the one that is wrong (NTP keeps it right), then try again',
+  },
+  notMember: {
+    reason: 'Forbidden',
+    httpStatus: 403,
+    sentence: '{name} is no member of the fleet: {detail}',
+    next: 'It comes in with a new join token: `macfleet cluster join TOKEN`',
+  },
+  certificateRefused: {
+    reason: 'Unauthorized',
+    httpStatus: 401,
+    sentence: 'the certificate is refused: {detail}',
+    next: 'Only hosts of this fleet are let in here; they have certificates from it',
+  },
+  noSigner: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'no host that can sign certificates could be asked: {detail}',
+    next: 'See that a host with a voter of etcd runs; `macfleet cluster status` names them',
+  },
+  authorityKeysRefused: {
+    reason: 'Forbidden',
+    httpStatus: 403,
+    sentence: "{name} is not to have the authorities' keys: it is no voter",
+    next: '',
+  },
+  fleetFolderDamaged: {
+    reason: 'InternalError',
+    httpStatus: 500,
+    sentence: "this host's place in the fleet, {path}, is damaged: {detail}",
+    next: 'Nothing was changed. Put the file back, or remove the host there and join anew',
+  },
+  adoptNeeded: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: 'the data folder {folder} was made on another machine',
+    next: 'If that machine never runs it again: `macfleetd --adopt`; else use a new data folder',
+  },
+  alreadyInFleet: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: 'this host is in the fleet {fleetId} already, as {name}',
+    next: 'Leave it first: `macfleet cluster leave`',
+  },
+  rotationUnderWay: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: 'authorities are being changed already; waiting for {hosts}',
+    next: 'Start these hosts, or `macfleet host remove` those that do not come back',
+  },
 
   // The fleet: etcd
 
@@ -593,4 +719,18 @@ export const errorTable = {
   },
 
   // The fleet: leases and fencing
+
+  // A fleet on one machine
+  devNeedsRoot: {
+    reason: 'Forbidden',
+    httpStatus: 403,
+    sentence: 'hosts on one machine need root: each is a network namespace',
+    next: 'Run it with sudo',
+  },
+  devFailed: {
+    reason: 'InternalError',
+    httpStatus: 500,
+    sentence: 'the fleet on this machine failed: {detail}',
+    next: '',
+  },
 } as const satisfies Record<string, ErrorRow>

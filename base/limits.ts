@@ -117,6 +117,28 @@ export interface Limits {
   /** Chunks of one layer: with chunks of at most 1 MiB, a bound on what one image holds. */
   layerChunks: number
 
+  // The fleet: membership
+  /** Hosts of one fleet, those that wait for approval included. */
+  members: number
+  /** Join tokens that are valid at once. */
+  joinTokens: number
+  /** Hosts that one join token lets in. */
+  joinTokenUses: number
+  /** Addresses in one join token. */
+  joinTokenAddresses: number
+  /** Failed attempts to join or renew, a minute, from one source address. */
+  joinAttempts: number
+  /** Source addresses whose failed attempts are remembered. */
+  joinSources: number
+  /** Bytes of a request to join or to renew. */
+  joinRequestBytes: number
+  /** Requests to sign that are looked at at once. */
+  joinRequestsAtOnce: number
+  /** Connections to the peer port at once. */
+  peerPortConnections: number
+  /** Bytes of an answer of another host: the list of all members is the largest. */
+  peerAnswerBytes: number
+
   // The fleet: peers and gossip
   /** libp2p connections at once, in both directions. */
   peerConnections: number
@@ -205,6 +227,17 @@ export const defaultLimits: Limits = {
   imageReserveBytes: 1 * 1024 * MiB,
   bootFileBytes: 512 * MiB,
   layerChunks: 8 * 1024 * 1024,
+
+  members: 10_000,
+  joinTokens: 256,
+  joinTokenUses: 10_000,
+  joinTokenAddresses: 8,
+  joinAttempts: 20,
+  joinSources: 4_096,
+  joinRequestBytes: 16 * KiB,
+  joinRequestsAtOnce: 64,
+  peerPortConnections: 2_048,
+  peerAnswerBytes: 16 * MiB,
 
   peerConnections: 512,
   peerConnectionsPending: 256,
