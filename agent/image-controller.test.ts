@@ -10,6 +10,7 @@ import { createEventRecorder } from '../cluster/event-recorder.ts'
 import { createObjects, type Objects } from '../cluster/objects.ts'
 import { createMemoryStore } from '../cluster/store/memory.ts'
 import type { ImageStore } from '../images/image-store.ts'
+import { hostKind } from '../resources/host.ts'
 import { type Image, imageKind } from '../resources/image.ts'
 import { namespaceKind } from '../resources/namespace.ts'
 import { noise, openTestStore } from '../test/support/images.ts'
@@ -23,10 +24,18 @@ class Bench {
   readonly folder = temporaryFolder()
   images: ImageStore
   readonly objects: Objects
+  readonly host: string
   #controller: ImageController | undefined
 
-  constructor(images: ImageStore) {
+  /** @param peer whose objects this one shares: another host of the same fleet */
+  constructor(images: ImageStore, peer?: Bench) {
     this.images = images
+    this.host = peer === undefined ? 'here' : 'there'
+    if (peer !== undefined) {
+      this.objects = peer.objects
+      onTestFinished(() => this.stop())
+      return
+    }
     const store = createMemoryStore(needs)
     this.objects = createObjects({ guards: [imageGuard(images)] }, { ...needs, store })
     onTestFinished(async () => {
@@ -36,11 +45,11 @@ class Bench {
   }
 
   async start(): Promise<ImageController> {
-    const { objects, images } = this
-    const init = { component: 'test', host: 'here', windowMs: 1000 }
+    const { objects, images, host: hostName } = this
+    const init = { component: 'test', host: hostName, windowMs: 1000 }
     const events = createEventRecorder(init, { ...needs, objects })
     const uploads = join(this.folder, 'uploads')
-    const mine = { ...needs, objects, events, images, hostName: 'here', uploads }
+    const mine = { ...needs, objects, events, images, hostName, uploads }
     this.#controller = await startImageController(mine)
     return this.#controller
   }
@@ -91,6 +100,37 @@ test('an image becomes ready with its content, and both go together', async () =
   await bench.objects.remove(imageKind, image.metadata)
   await bench.until('a', found => found === undefined)
   expect(bench.images.list()).toEqual([])
+})
+
+test('two hosts hold one image, and the last to let go lets it go', async () => {
+  const here = await openBench()
+  const there = new Bench(await openTestStore(join(temporaryFolder(), 'images')), here)
+  const host = { apiVersion: 'macfleet.dev/v1', kind: 'Host', spec: { schedulable: true } } as const
+  for (const name of ['here', 'there']) {
+    await here.objects.create(hostKind, { ...host, metadata: { name } })
+  }
+  const [one, other] = [await here.start(), await there.start()]
+  const image = await one.receive(await here.create('a'), 'content', disk(), upload)
+  await expect(other.receive(image, 'content', disk(2), upload)).rejects.toMatchObject({
+    code: 'imageDiffers',
+  })
+  expect(there.images.list()).toEqual([])
+  expect((await here.get('a'))?.status).toMatchObject({ phase: 'Ready', hosts: ['here'] })
+  const both = await other.receive(image, 'content', disk(), upload)
+  expect(both.status).toMatchObject({ phase: 'Ready', hosts: ['here', 'there'] })
+  const digest = both.status?.digest ?? ''
+  await there.images.use(digest, { uid: 'u', name: 'default/vm' })
+  other.refresh()
+  await here.until('a', found => found?.status?.users?.includes('default/vm') ?? false)
+  await expect(here.objects.remove(imageKind, reference)).rejects.toMatchObject({
+    code: 'imageInUse',
+  })
+  await there.images.release(digest, 'u')
+  other.refresh()
+  await here.until('a', found => found?.status?.users?.length === 0)
+  await here.objects.remove(imageKind, reference)
+  await here.until('a', found => found === undefined)
+  expect([here.images.list(), there.images.list()]).toEqual([[], []])
 })
 
 test('content that two images share goes with the last', async () => {

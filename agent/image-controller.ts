@@ -15,7 +15,9 @@ import type { ImageStore } from '../images/image-store.ts'
 import type { ImportProgress } from '../images/import-disk.ts'
 import type { ImagePart, UploadRequest } from '../interface/api/subresources.ts'
 import { withCondition } from '../resources/condition.ts'
+import { hostKind } from '../resources/host.ts'
 import { type Image, imageKind } from '../resources/image.ts'
+import { earliest, heldBy, holdersOf, latest } from './image-holders.ts'
 
 /** What the image controller needs. */
 export interface ImageControllerComponents {
@@ -53,11 +55,11 @@ export function imageGuard(images: ImageStore): Guard<Image> {
     async remove(image) {
       const digest = image.status?.digest
       if (image.spec.pinned) throw failure('imagePinned', { digest: image.metadata.name })
-      const users = digest === undefined ? [] : images.users(digest)
+      const here = digest === undefined ? [] : images.users(digest).map(user => user.name)
+      const users = [...new Set([...here, ...(image.status?.users ?? [])])]
       if (users.length === 0) return []
       const more = users.length > usersNamed ? [`${users.length - usersNamed} more`] : []
-      const named = users.slice(0, usersNamed).map(user => user.name)
-      const names = [...named, ...more].join(', ')
+      const names = [...users.slice(0, usersNamed), ...more].join(', ')
       throw failure('imageInUse', { digest: image.metadata.name, users: names })
     },
   }
@@ -89,11 +91,13 @@ class Controller implements ImageController {
   }
 
   async start(): Promise<void> {
-    const { uploads, objects } = this.#components
+    const { uploads, objects, hostName } = this.#components
     await rm(uploads, { recursive: true, force: true })
     await mkdir(uploads, { recursive: true, mode: 0o700 })
     const { items } = await objects.list(imageKind)
-    const interrupted = items.filter(image => image.status?.phase === 'Importing')
+    const interrupted = items.filter(
+      ({ status }) => status?.phase === 'Importing' && (status.importer ?? hostName) === hostName,
+    )
     for (const image of interrupted) await this.#interrupted(image)
     await this.#dropNameless(items, interrupted)
     this.#following = followObjects(imageKind, this.#components, image => this.#seen(image))
@@ -136,7 +140,9 @@ class Controller implements ImageController {
   ): Promise<Image> {
     const { uid = '', name, deletionTimestamp } = image.metadata
     if (deletionTimestamp !== undefined) throw failure('notFound', { resource: 'images', name })
-    if (image.status?.phase === 'Ready') {
+    const { digest, phase } = image.status ?? {}
+    // Another host's content may be brought here too, if it is the same.
+    if (phase === 'Ready' && digest !== undefined && this.#components.images.get(digest)) {
       throw failure('alreadyExists', { resource: 'the content of image', name })
     }
     if (this.#receiving.has(uid)) {
@@ -180,15 +186,18 @@ class Controller implements ImageController {
   }
 
   async #receiveContent(image: Image, bytes: Readable, request: UploadRequest): Promise<Image> {
-    const { events, images } = this.#components
+    const { events, images, hostName } = this.#components
     const { uid = '', name } = image.metadata
+    const wanted = image.status?.phase === 'Ready' ? image.status.digest : undefined
     const [kernel, initrd] = [this.#uploadOf(uid, 'kernel'), this.#uploadOf(uid, 'initrd')]
     const source = {
       stream: bytes,
       ...(request.sizeBytes !== undefined && { sizeBytes: request.sizeBytes }),
     }
     try {
-      const told = await this.#tell(image, () => ({ phase: 'Importing' }))
+      const told = await this.#tell(image, status =>
+        wanted === undefined ? { phase: 'Importing', importer: hostName } : status,
+      )
       if (told === undefined) throw failure('notFound', { resource: 'images', name })
       const record = await images.importImage(source, {
         format: request.format,
@@ -199,7 +208,11 @@ class Controller implements ImageController {
         onProgress: this.#progressTeller(image),
         signal: request.signal,
       })
-      const done = await this.#tell(image, () => this.#readyStatus(record.digest))
+      if (wanted !== undefined && record.digest !== wanted) {
+        await this.#free(record.digest, '')
+        throw failure('imageDiffers', { name, wanted, found: record.digest })
+      }
+      const done = await this.#tell(image, status => this.#readyStatus(record.digest, status))
       if (done === undefined) {
         await this.#free(record.digest, uid)
         throw failure('notFound', { resource: 'images', name })
@@ -212,6 +225,8 @@ class Controller implements ImageController {
       events.record(image, { type: 'Normal', reason: 'Imported', message })
       return done
     } catch (error) {
+      // What others hold is as good as it was.
+      if (wanted !== undefined) throw error
       await this.#failed(image, error).catch(second => {
         this.#components.log.warn({ uid, error: messageOf(second) }, 'a failure was not told')
       })
@@ -276,12 +291,17 @@ class Controller implements ImageController {
     return this.#failed(image, new Error('The daemon ended during the import. Import it again'))
   }
 
-  #readyStatus(digest: string): ImageStatus | undefined {
+  #readyStatus(digest: string, told?: ImageStatus): ImageStatus | undefined {
     const { images, hostName, clock } = this.#components
     const record = images.get(digest)
     if (record === undefined) return undefined
     const message = 'The image can be used'
     const condition = { type: 'Ready', status: 'True', reason: 'Imported', message } as const
+    const users = images.users(digest).map(user => user.name)
+    const others = holdersOf(told?.digest === digest ? told : undefined).filter(
+      ({ host }) => host !== hostName,
+    )
+    const conditions = told?.phase === 'Ready' ? told.conditions : undefined
     return {
       phase: 'Ready',
       digest,
@@ -290,11 +310,11 @@ class Controller implements ImageController {
       chunks: record.chunkCount,
       format: record.format,
       hasKernel: record.boot !== undefined,
-      hosts: [hostName],
-      users: images.users(digest).map(user => user.name),
-      importedAt: record.importedAt,
-      lastUsedAt: record.lastUsedAt,
-      conditions: withCondition([], condition, timestamp(clock)),
+      ...heldBy([...others, { host: hostName, users }]),
+      importedAt: earliest(told?.importedAt, record.importedAt),
+      lastUsedAt: latest(told?.lastUsedAt, record.lastUsedAt),
+      // What was true already keeps its time.
+      conditions: conditions ?? withCondition([], condition, timestamp(clock)),
     }
   }
 
@@ -321,20 +341,21 @@ class Controller implements ImageController {
     await this.#keepPin(digest, image.spec.pinned)
     await this.#tell(image, status => {
       if (status?.digest !== digest) return status
-      const now = this.#readyStatus(digest) ?? this.#missingStatus(status, image.metadata.name)
-      // What was true already keeps its time.
-      return now.phase === status.phase ? { ...now, conditions: status.conditions } : now
+      return this.#readyStatus(digest, status) ?? this.#missingStatus(status, image.metadata.name)
     })
     return undefined
   }
 
-  /** Its folder was damaged or taken away: what the image was is kept, and it may be sent again. */
+  /** Not here. When nobody has it any more, what it was is kept, and it may be sent again. */
   #missingStatus(status: ImageStatus, name: string): ImageStatus {
     const { digest = '', conditions = [] } = status
+    const others = holdersOf(status).filter(({ host }) => host !== this.#components.hostName)
+    if (others.length > 0) return { ...status, ...heldBy(others) }
+    if (status.phase !== 'Ready') return status
     const { message } = failure('imageContentMissing', { name, digest })
     const condition = { type: 'Ready', status: 'False', reason: 'ContentMissing', message } as const
     const time = timestamp(this.#components.clock)
-    const { hosts: _, ...rest } = status
+    const { hosts: _, holders: __, users: ___, ...rest } = status
     return { ...rest, phase: 'Failed', conditions: withCondition(conditions, condition, time) }
   }
 
@@ -357,10 +378,25 @@ class Controller implements ImageController {
       throw error
     }
     await this.#dropUploads(uid)
+    if (await this.#isHeldElsewhere(image)) return undefined
     const finalizer = imageKind.finalizer ?? ''
     await this.#components.objects.releaseFinalizer(imageKind, image.metadata, finalizer, uid)
     this.#known.delete(uid)
     return undefined
+  }
+
+  /** Takes this host out of its holders. @returns whether another host of the fleet is left */
+  async #isHeldElsewhere(image: Image): Promise<boolean> {
+    const { objects, hostName } = this.#components
+    const told = await this.#tell(image, status => {
+      if (status === undefined) return undefined
+      return { ...status, ...heldBy(holdersOf(status).filter(({ host }) => host !== hostName)) }
+    })
+    const holders = holdersOf(told?.status)
+    if (holders.length === 0) return false
+    const { items } = await objects.list(hostKind)
+    const hosts = new Set(items.map(({ metadata }) => metadata.name))
+    return holders.some(({ host }) => hosts.has(host))
   }
 
   /** Removes content that no Image names but the one with that uid. @throws imageInUse */

@@ -683,6 +683,48 @@ export const errorTable = {
   },
 
   // The fleet: etcd
+  etcdLearnerBehind: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'member {member} of etcd has not caught up with its leader yet',
+    next: 'It becomes a voter by itself when it has',
+  },
+  etcdLearnerBusy: {
+    reason: 'TooManyRequests',
+    httpStatus: 429,
+    sentence: 'etcd takes one new member at a time, and another one is on its way',
+    next: 'The next is added when that one votes, or was removed',
+  },
+  etcdMemberExists: {
+    reason: 'AlreadyExists',
+    httpStatus: 409,
+    sentence: 'etcd has a member with the URL {url} already',
+    next: '',
+  },
+  etcdMemberUnknown: {
+    reason: 'NotFound',
+    httpStatus: 404,
+    sentence: 'etcd has no member {member}',
+    next: '',
+  },
+  etcdUnhealthy: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'etcd does not change its members now: {detail}',
+    next: 'It is tried again; `macfleet cluster status` shows which voters are missing',
+  },
+  etcdRefused: {
+    reason: 'InternalError',
+    httpStatus: 500,
+    sentence: 'etcd refused {method}: {detail}',
+    next: '',
+  },
+  etcdSnapshotTorn: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'the snapshot from {endpoint} is not whole: {detail}',
+    next: 'Nothing was kept of it; take another one',
+  },
 
   // The fleet: peers and gossip
   peerUnknown: {

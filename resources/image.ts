@@ -47,6 +47,15 @@ export const imageSchema = Type.Object(
           hasKernel: Type.Optional(
             Type.Boolean({ description: 'Whether it boots its own kernel.' }),
           ),
+          importer: Type.Optional(
+            Type.String({ description: 'The host that takes its content in just now.' }),
+          ),
+          holders: Type.Optional(
+            Type.Array(
+              Type.Object({ host: Type.String(), users: Type.Array(Type.String()) }, strict),
+              { description: 'Hosts that hold it, each with the machines that use it there.' },
+            ),
+          ),
           hosts: Type.Optional(Type.Array(Type.String(), { description: 'Hosts that hold it.' })),
           users: Type.Optional(
             Type.Array(Type.String(), { description: 'Machines whose disks lie upon it.' }),
