@@ -139,6 +139,10 @@ export interface Limits {
   /** Bytes of an answer of another host: the list of all members is the largest. */
   peerAnswerBytes: number
 
+  // The fleet: etcd
+  /** Calls to etcd that wait for an answer at once. */
+  etcdCalls: number
+
   // The fleet: peers and gossip
   /** libp2p connections at once, in both directions. */
   peerConnections: number
@@ -227,6 +231,8 @@ export const defaultLimits: Limits = {
   imageReserveBytes: 1 * 1024 * MiB,
   bootFileBytes: 512 * MiB,
   layerChunks: 8 * 1024 * 1024,
+
+  etcdCalls: 4_096,
 
   members: 10_000,
   joinTokens: 256,
