@@ -447,6 +447,12 @@ export const errorTable = {
     sentence: 'process {name} is no longer the one with pid {pid}',
     next: 'List the processes again',
   },
+  guardianFenced: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: '{name} was claimed under a lease of this host that is not alive',
+    next: 'It is tried again under the next lease; `macfleet cluster status` says how the store is',
+  },
   guardianBusy: {
     reason: 'Conflict',
     httpStatus: 409,
