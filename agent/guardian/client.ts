@@ -11,6 +11,9 @@ import type {
   GuardianHello,
   GuardianMethod,
   GuardianMethods,
+  GuestClaim,
+  HeartbeatAnswer,
+  LeaseParameters,
   StartParameters,
 } from './protocol.ts'
 
@@ -42,7 +45,7 @@ export type Unsubscribe = () => void
  */
 export interface Guardian {
   hello(): Promise<GuardianHello>
-  /** @throws guardianNameTaken, tooMany, commandMissing, guardianRefused */
+  /** @throws guardianNameTaken, tooMany, commandMissing, guardianRefused, guardianFenced */
   start(parameters: StartParameters): Promise<ProcessIdentity>
   list(): Promise<GuardedProcess[]>
   /**
@@ -55,6 +58,24 @@ export interface Guardian {
    * @throws guardianProcessNotFound, or guardianNameTaken while it runs
    */
   forget(name: string): Promise<void>
+  /**
+   * Renews the host's lease from now on. Told again with the same revision it goes on with it, with
+   * the certificates and endpoints of now.
+   * @throws guardianRefused
+   */
+  lease(parameters: LeaseParameters): Promise<void>
+  /** Renews no more; fenced guests die by their deadline. */
+  endLease(): Promise<void>
+  /** Says that the daemon lives, and asks for the lease and the fenced guests. */
+  heartbeat(): Promise<HeartbeatAnswer>
+  /** Announces that the daemon will be silent: a planned restart. */
+  expectSilence(forMs: number): Promise<void>
+  /**
+   * What runs was claimed anew. Towards fenced: first this, then the placement. Towards not fenced:
+   * first the placement, then this.
+   * @throws guardianProcessNotFound, guardianFenced
+   */
+  claim(name: string, claim: GuestClaim): Promise<void>
   /** Ends the guardian; by force also its processes. @throws guardianBusy */
   stop(force: boolean): Promise<void>
   /** Called for every end, at most once a connection. */
@@ -120,6 +141,19 @@ export function connectGuardian(
     },
     async forget(name) {
       await request('forget', { name })
+    },
+    async lease(parameters) {
+      await request('lease', parameters)
+    },
+    async endLease() {
+      await request('endLease', {})
+    },
+    heartbeat: () => request('heartbeat', {}),
+    async expectSilence(forMs) {
+      await request('expectSilence', { forMs })
+    },
+    async claim(name, claim) {
+      await request('claim', { name, claim })
     },
     async stop(force) {
       await request('stop', { force })

@@ -20,6 +20,8 @@ async function becomeGuardian(): Promise<void> {
   makeFolder(options.runFolder, 0o755)
   for (const lock of locks) makeFolder(dirname(lock))
   await import('./serve.ts')
+  // It is loaded when there is a lease, by the process that stays.
+  await import('./lease-renewal.ts')
   flushCompileCache()
   const program = join(import.meta.dirname, 'serve.ts')
   const command = [process.execPath, program, ...formatGuardianOptions(options)]

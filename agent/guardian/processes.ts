@@ -5,12 +5,15 @@ import type { Limits } from '../../base/limits.ts'
 import type { Log } from '../../base/log.ts'
 import { isAlive, type ProcessIdentity } from '../../base/process-identity.ts'
 import { type Child, startChild } from './child.ts'
+import type { Fencing } from './fencing.ts'
 import { markOf } from './orphans.ts'
 import type {
   EndReason,
   ExitRecord,
+  FencedGuest,
   GuardedLog,
   GuardedProcess,
+  GuestClaim,
   StartParameters,
 } from './protocol.ts'
 import type { Registry, RegistryEntry } from './registry.ts'
@@ -31,13 +34,14 @@ export interface ProcessesComponents {
   clock: Clock
   log: Log
   registry: Registry
+  fencing: Pick<Fencing, 'admit' | 'release' | 'deadlineOf' | 'isDue'>
 }
 
 /** The guardian's children: those that run, and those whose end was not yet forgotten. */
 export interface Processes {
   /**
    * Starts a process; the only door through which one comes to be.
-   * @throws guardianNameTaken, tooMany, commandMissing, guardianRefused
+   * @throws guardianNameTaken, tooMany, commandMissing, guardianRefused, guardianFenced
    */
   start(parameters: StartParameters): Promise<ProcessIdentity>
   list(): GuardedProcess[]
@@ -51,6 +55,15 @@ export interface Processes {
    * @throws guardianProcessNotFound, or guardianNameTaken while it runs
    */
   forget(name: string): void
+  /**
+   * What runs was claimed anew: under another lease, or to be fenced from now on, or no more.
+   * @throws guardianProcessNotFound, guardianFenced
+   */
+  claim(name: string, claim: GuestClaim): void
+  /** Kills it at once, if it runs already. */
+  kill(name: string): void
+  /** Those that die by a deadline. */
+  fenced(): FencedGuest[]
   /** How many run. */
   running(): number
   /** The logs of those that run. */
@@ -69,7 +82,7 @@ interface Kept {
 
 /** Makes the set; what an earlier guardian left is in it as ended. */
 export function createProcesses(init: ProcessesInit, components: ProcessesComponents): Processes {
-  const { clock, log, registry } = components
+  const { clock, log, registry, fencing } = components
   const kept = new Map<string, Kept>()
   for (const entry of init.ended) {
     kept.set(entry.name, { entry, logs: [], over: Promise.resolve() })
@@ -86,6 +99,7 @@ export function createProcesses(init: ProcessesInit, components: ProcessesCompon
     if (stopping) throw failure('guardianRefused', { method: 'start', detail: 'it is stopping' })
     const limit = init.limits.guardedProcesses
     if (kept.size >= limit) throw failure('tooMany', { limit, what: 'guarded processes' })
+    if (parameters.claim !== undefined) fencing.admit(name, parameters.claim)
     const startedAt = preciseTimestamp(clock)
     const entry = { name, bootId: init.bootId, startedAt, stderrPath, exitPath }
     const one: Kept = { entry, logs: parameters.logs, over: Promise.resolve() }
@@ -93,20 +107,27 @@ export function createProcesses(init: ProcessesInit, components: ProcessesCompon
     return one
   }
 
+  /** Whoever killed it: when the guardian is frozen, the daemon does what is its duty. */
+  const reasonOf = (signal: string | null, isDue: boolean): EndReason => {
+    if (signal !== 'SIGKILL') return 'exited'
+    if (stopping) return 'guardianStopped'
+    return isDue ? 'fenced' : 'exited'
+  }
+
   const recordEnd = async (one: Kept, child: Child): Promise<void> => {
     const outcome = await child.ended
-    const reason: EndReason =
-      stopping && outcome.signal === 'SIGKILL' ? 'guardianStopped' : 'exited'
+    const { name } = one.entry
+    const reason = reasonOf(outcome.signal, fencing.isDue(name))
     const ended = { reason, ...outcome }
+    fencing.release(name)
     one.entry = { ...one.entry, ended }
     one.child = undefined
     try {
       registry.write(one.entry)
       await writeExitRecord(one.entry.exitPath, ended)
     } catch (error) {
-      log.warn({ name: one.entry.name, error: messageOf(error) }, 'an end could not be recorded')
+      log.warn({ name, error: messageOf(error) }, 'an end could not be recorded')
     }
-    const { name } = one.entry
     const { code, signal } = ended
     log.info({ name, reason, code, signal }, 'a process has ended')
     init.onExit({ ...describe(one.entry), ended })
@@ -128,6 +149,7 @@ export function createProcesses(init: ProcessesInit, components: ProcessesCompon
       if (one.child !== undefined) one.child.kill('SIGKILL')
       else {
         kept.delete(name)
+        fencing.release(name)
         registry.remove(name)
       }
       throw error
@@ -160,6 +182,20 @@ export function createProcesses(init: ProcessesInit, components: ProcessesCompon
       kept.delete(name)
       registry.remove(name)
     },
+    claim(name, claim) {
+      const one = kept.get(name)
+      if (one === undefined || one.entry.ended !== undefined) {
+        throw failure('guardianProcessNotFound', { name })
+      }
+      if (claim.fenced) fencing.admit(name, claim)
+      else fencing.release(name)
+    },
+    kill: name => kept.get(name)?.child?.kill('SIGKILL'),
+    fenced: () =>
+      [...kept.values()].flatMap(({ entry: { name, identity } }) => {
+        const deadlineMs = fencing.deadlineOf(name)
+        return deadlineMs === undefined ? [] : { name, identity, deadlineMs }
+      }),
     running: () => countRunning(kept),
     logs: () => [...kept.values()].flatMap(one => (one.child === undefined ? [] : one.logs)),
     async killAll() {

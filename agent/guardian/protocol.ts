@@ -1,13 +1,23 @@
 import { constants } from 'node:os'
-import { failure } from '../../base/errors.ts'
+import { failure, messageOf } from '../../base/errors.ts'
 import type { Limits } from '../../base/limits.ts'
 import type { ProcessIdentity } from '../../base/process-identity.ts'
+import { checkTiming, defaultTiming, type Timing } from '../../cluster/fleet/timing.ts'
+import type { LeaseState } from './deadline.ts'
 
 /** A log that a process writes and the guardian keeps small. */
 export interface GuardedLog {
   path: string
   /** Beyond so many bytes its content moves to `PATH.1`, of which there is one. */
   limitBytes: number
+}
+
+/** Under which lease of the host a guest was claimed. */
+export interface GuestClaim {
+  /** The create revision of the host's lease key, as the store tells it. */
+  leaseRevision: number
+  /** Whether it may be replaced when the host is lost, and so must die by the lease's deadline. */
+  fenced: boolean
 }
 
 /** What the guardian is to start, and where it leaves what it learns. */
@@ -31,14 +41,47 @@ export interface StartParameters {
   logs: GuardedLog[]
   /** -1000 to 1000 (proc(5), oom_score_adj); 0 by default, never the guardian's own. */
   oomScoreAdjust?: number
+  /** Of a guest in a fleet: without that lease, alive, it is not started. */
+  claim?: GuestClaim
+}
+
+/** The host's lease, and how it is renewed. */
+export interface LeaseParameters {
+  /** Etcd's id, in decimal. */
+  leaseId: string
+  leaseRevision: number
+  /** The host's lease key as etcd has it. */
+  key: string
+  /** `https://ADDRESS:PORT` of etcd's members; at most `timing.endpointsMost`. */
+  endpoints: string[]
+  /** Files in PEM. */
+  tls: { authorityPath: string; certificatePath: string; keyPath: string }
+  /** The spans for which the lease was granted. */
+  timing: Timing
+}
+
+/** A guest that dies by a deadline. */
+export interface FencedGuest {
+  name: string
+  /** Absent while it is being started. */
+  identity?: ProcessIdentity
+  /** Boot time in milliseconds. */
+  deadlineMs: number
+}
+
+/** What the daemon needs to know to do the guardian's duty when that is silent. */
+export interface HeartbeatAnswer {
+  /** Absent when none is held. */
+  lease?: LeaseState
+  fenced: FencedGuest[]
 }
 
 /**
  * Why a process ended: by itself or by a signal (`exited`); because the guardian was told to stop
- * (`guardianStopped`); or with a guardian that died, so that nobody knows its exit code
- * (`guardianLost`).
+ * (`guardianStopped`); because the host's lease was not renewed (`fenced`); or with a guardian that
+ * died, so that nobody knows its exit code (`guardianLost`).
  */
-export type EndReason = 'exited' | 'guardianStopped' | 'guardianLost'
+export type EndReason = 'exited' | 'guardianStopped' | 'guardianLost' | 'fenced'
 
 /** How a process ended. */
 export interface ExitRecord {
@@ -86,6 +129,11 @@ export interface GuardianMethods {
   }
   forget: { parameters: { name: string }; result: Record<string, never> }
   stop: { parameters: { force: boolean }; result: Record<string, never> }
+  lease: { parameters: LeaseParameters; result: Record<string, never> }
+  endLease: { parameters: Record<string, never>; result: Record<string, never> }
+  heartbeat: { parameters: Record<string, never>; result: HeartbeatAnswer }
+  expectSilence: { parameters: { forMs: number }; result: Record<string, never> }
+  claim: { parameters: { name: string; claim: GuestClaim }; result: Record<string, never> }
 }
 
 /** The name of a request. */
@@ -148,6 +196,8 @@ export function checkRequest(
   switch (method) {
     case 'hello':
     case 'list':
+    case 'endLease':
+    case 'heartbeat':
       return { id, method, parameters: {} }
     case 'start':
       return { id, method, parameters: readStart(read, limits) }
@@ -161,6 +211,15 @@ export function checkRequest(
       return { id, method, parameters: { name: read.name() } }
     case 'stop':
       return { id, method, parameters: { force: parameters['force'] === true } }
+    case 'lease':
+      return { id, method, parameters: readLease(read, limits) }
+    case 'expectSilence':
+      return { id, method, parameters: { forMs: read.integer('forMs', 0, dayMs) } }
+    case 'claim': {
+      const claim = read.claim()
+      if (claim === undefined) throw read.refuse('claim must be an object')
+      return { id, method, parameters: { name: read.name(), claim } }
+    }
     default:
       throw failure('guardianRefused', { method, detail: 'it has no such method' })
   }
@@ -177,7 +236,30 @@ function readStart(read: Reader, limits: Limits): StartParameters {
     exitPath: read.path('exitPath'),
     logs: read.logs(limits.guardedLogs),
     oomScoreAdjust: read.optionalInteger('oomScoreAdjust', -1000, 1000),
+    claim: read.claim(),
   }
+}
+
+const dayMs = 86_400_000
+
+function readLease(read: Reader, limits: Limits): LeaseParameters {
+  const leaseId = read.text('leaseId')
+  if (!/^[0-9]{1,20}$/.test(leaseId)) throw read.refuse('leaseId must be a decimal number')
+  const key = read.text('key')
+  if (key.length > limits.storeKeyBytes) throw read.refuse('key is too long')
+  const timing = read.timing()
+  const endpoints = read.texts('endpoints')
+  if (endpoints.length === 0 || endpoints.length > timing.endpointsMost) {
+    throw read.refuse(`endpoints must be 1 to ${timing.endpointsMost}`)
+  }
+  if (!endpoints.every(isSecureOrigin)) throw read.refuse('endpoints must be https://ADDRESS:PORT')
+  const leaseRevision = read.integer('leaseRevision', 1, Number.MAX_SAFE_INTEGER)
+  return { leaseId, leaseRevision, key, endpoints, tls: read.tls(), timing }
+}
+
+function isSecureOrigin(text: string): boolean {
+  const url = URL.parse(text)
+  return url?.protocol === 'https:' && `${url.origin}/` === url.href && text.length <= 300
 }
 
 type Reader = ReturnType<typeof createReader>
@@ -205,6 +287,44 @@ function createReader(method: string, fields: Fields) {
     throw refuse(`${field} must be a list`)
   }
   return {
+    refuse,
+    integer: (field: string, least: number, most: number) =>
+      integerOf(fields[field], field, least, most),
+    claim(): GuestClaim | undefined {
+      const claim = fields['claim']
+      if (claim === undefined) return undefined
+      if (!isFields(claim)) throw refuse('claim must be an object')
+      const { leaseRevision: revision, fenced } = claim
+      if (typeof fenced !== 'boolean') throw refuse('claim.fenced must be a boolean')
+      const most = Number.MAX_SAFE_INTEGER
+      return { leaseRevision: integerOf(revision, 'claim.leaseRevision', 1, most), fenced }
+    },
+    tls(): LeaseParameters['tls'] {
+      const tls = fields['tls']
+      if (!isFields(tls)) throw refuse('tls must be an object')
+      return {
+        authorityPath: pathOf(tls['authorityPath'], 'tls.authorityPath'),
+        certificatePath: pathOf(tls['certificatePath'], 'tls.certificatePath'),
+        keyPath: pathOf(tls['keyPath'], 'tls.keyPath'),
+      }
+    },
+    timing(): Timing {
+      const given = fields['timing']
+      if (!isFields(given)) throw refuse('timing must be an object')
+      const timing = { ...defaultTiming }
+      for (const name of Object.keys(defaultTiming) as (keyof Timing)[]) {
+        const value = given[name]
+        const isSpan = typeof value === 'number' && value >= 0 && value <= dayMs
+        if (!isSpan) throw refuse(`timing.${name} must be a number`)
+        timing[name] = value
+      }
+      try {
+        checkTiming(timing)
+      } catch (error) {
+        throw refuse(messageOf(error))
+      }
+      return timing
+    },
     name(): string {
       const name = textOf(fields['name'], 'name')
       if (isProcessName(name)) return name

@@ -1,11 +1,13 @@
 import { readFileSync } from 'node:fs'
 import { flushCompileCache } from 'node:module'
 import { dirname, join } from 'node:path'
+import { type BootClock, openBootClock } from '../../base/boot-clock.ts'
 import { type Clock, systemClock, type Timer } from '../../base/clock.ts'
 import { failure, messageOf } from '../../base/errors.ts'
 import { defaultLimits } from '../../base/limits.ts'
 import type { Log } from '../../base/log.ts'
 import { identify } from '../../base/process-identity.ts'
+import { createFencing, type Fencing } from './fencing.ts'
 import { rotateLog } from './log-rotation.ts'
 import { type GuardianOptions, guardianPaths, parseGuardianOptions } from './options.ts'
 import { createPlainLog } from './plain-log.ts'
@@ -25,6 +27,7 @@ const farewellMs = 1_000
 /** What the guardian is made of, for its life. */
 interface GuardianComponents {
   clock: Clock
+  bootClock: BootClock
   log: Log
 }
 
@@ -45,16 +48,18 @@ async function guard(options: GuardianOptions, components: GuardianComponents): 
   const { dataFolder } = options
   const ended = await recover({ dataFolder, bootId, limits }, { ...components, registry })
   let server: GuardianServer | undefined
+  const fencing = createFencing({ kill: name => processes.kill(name) }, components)
   const processes = createProcesses(
     {
       ...{ dataFolder, bootId, ended, limits },
       onExit: process => server?.broadcast({ event: 'exit', ...process }),
     },
-    { ...components, registry },
+    { ...components, registry, fencing },
   )
   const rotation = createRotation(processes, paths.log, components)
   const end = (): void => {
     rotation.stop()
+    fencing.stop()
     const exit = () => process.exit(0)
     server?.close(exit)
     clock.setTimer(farewellMs, exit)
@@ -64,7 +69,7 @@ async function guard(options: GuardianOptions, components: GuardianComponents): 
   const onStopped = (): void => {
     stopped = true
   }
-  const handle = createHandler({ hello, processes, onStarted: rotation.wake, onStopped })
+  const handle = createHandler({ hello, processes, fencing, onStarted: rotation.wake, onStopped })
   // The client that asked us to stop has its answer before the connection ends.
   const onAnswered = () => (stopped ? end() : undefined)
   server = await listen({ socketPath: paths.socket, limits, handle, onAnswered }, { log })
@@ -77,6 +82,7 @@ async function guard(options: GuardianOptions, components: GuardianComponents): 
 interface HandlerInit {
   hello: GuardianHello
   processes: Processes
+  fencing: Fencing
   /** Something runs now. */
   onStarted(): void
   /** Nothing runs any more, and nothing will. */
@@ -84,7 +90,7 @@ interface HandlerInit {
 }
 
 /** Does what a client asks for. */
-function createHandler({ hello, processes, onStarted, onStopped }: HandlerInit) {
+function createHandler({ hello, processes, fencing, onStarted, onStopped }: HandlerInit) {
   return async (request: GuardianRequest): Promise<unknown> => {
     switch (request.method) {
       case 'hello':
@@ -110,6 +116,20 @@ function createHandler({ hello, processes, onStarted, onStopped }: HandlerInit) 
         onStopped()
         return {}
       }
+      case 'claim':
+        processes.claim(request.parameters.name, request.parameters.claim)
+        return {}
+      case 'lease':
+        await fencing.hold(request.parameters)
+        return {}
+      case 'endLease':
+        fencing.letGo()
+        return {}
+      case 'expectSilence':
+        fencing.expectSilence(request.parameters.forMs)
+        return {}
+      case 'heartbeat':
+        return { lease: fencing.heartbeat(), fenced: processes.fenced() }
     }
   }
 }
@@ -151,7 +171,7 @@ async function run(): Promise<void> {
   try {
     const options = parseGuardianOptions(process.argv.slice(2))
     if (!holdsLocks(guardianPaths(options).locks)) throw new Error('start main.ts, not this file')
-    await guard(options, { clock: systemClock, log })
+    await guard(options, { clock: systemClock, bootClock: openBootClock(), log })
     flushCompileCache()
   } catch (error) {
     log.error({ error: messageOf(error) }, 'the guardian can not go on')
