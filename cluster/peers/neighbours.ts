@@ -50,7 +50,7 @@ export function chooseNeighbours(
 }
 
 function weigh(text: string): string {
-  return createHash('sha256').update(text).digest('latin1')
+  return createHash('sha256').update(text).digest('hex')
 }
 
 function sortBy<T>(values: readonly T[], keyOf: (value: T) => string): T[] {
