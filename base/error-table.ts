@@ -307,6 +307,18 @@ export const errorTable = {
   },
 
   // The command line
+  transitionFailed: {
+    reason: 'InternalError',
+    httpStatus: 500,
+    sentence: '{kind} did not succeed: {detail}',
+    next: 'Nothing is lost; mend what it names and try again',
+  },
+  hostNotDrained: {
+    reason: 'Timeout',
+    httpStatus: 504,
+    sentence: '{count} machines still run on {host}: {detail}',
+    next: 'Stop or delete them, or wait longer with --timeout',
+  },
   usageWrong: {
     reason: 'BadRequest',
     httpStatus: 400,

@@ -6,6 +6,7 @@ import { consoleRoute } from './console-route.ts'
 import type { ApiContext } from './context.ts'
 import { discoveryRoutes } from './discovery.ts'
 import { chooseProtocol, execRoute } from './exec-route.ts'
+import { fleetRoutes } from './fleet-routes.ts'
 import { healthRoutes } from './health.ts'
 import { imageRoutes } from './image-routes.ts'
 import { logRoute } from './log-route.ts'
@@ -90,4 +91,5 @@ function addRoutes(app: FastifyInstance, context: ApiContext): void {
   execRoute(app, context)
   logRoute(app, context)
   imageRoutes(app, context)
+  fleetRoutes(app, context)
 }

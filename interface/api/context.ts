@@ -6,6 +6,7 @@ import type { Log } from '../../base/log.ts'
 import type { Registry } from '../../base/metrics.ts'
 import type { ObjectReference, Objects } from '../../cluster/objects.ts'
 import type { Kind } from '../../resources/kind.ts'
+import type { FleetOperations } from './fleet-operations.ts'
 import type { Subresources } from './subresources.ts'
 
 /** What is served, besides the objects. */
@@ -17,6 +18,7 @@ export interface ApiInit {
    */
   readiness: Readonly<Record<string, () => Promise<unknown>>>
   subresources: Subresources
+  fleet: FleetOperations
 }
 
 /** What the API needs. */

@@ -27,12 +27,13 @@ export async function startApiServer(
   components: ApiComponents,
 ): Promise<ApiServer> {
   const closing = new AbortController()
-  const { version, readiness, subresources, socketPath: path, socketGroup: group } = init
+  const { version, readiness, subresources, fleet, socketPath: path, socketGroup: group } = init
   const app = await createApp({
     ...components,
     version,
     readiness,
     subresources,
+    fleet,
     closing: closing.signal,
     watches: new Set(),
   })

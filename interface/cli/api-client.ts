@@ -37,6 +37,7 @@ export interface RequestOptions {
   signal?: AbortSignal
   /** Length of the bytes that are uploaded, where it is known. */
   sizeBytes?: number
+  headers?: Readonly<Record<string, string>>
 }
 
 /** Speaks HTTP to one daemon over its unix socket. */
@@ -124,6 +125,7 @@ function headersOf(options: RequestOptions, body: string | undefined): Record<st
     host,
     ...(type === undefined ? {} : { 'content-type': type }),
     ...(sizeBytes === undefined ? {} : { 'content-length': String(sizeBytes) }),
+    ...options.headers,
   }
 }
 

@@ -113,6 +113,24 @@ export const commandList: readonly CommandEntry[] = [
     load: () => import('./commands/image.ts'),
   },
   {
+    name: 'cluster',
+    group: fleet,
+    summary: 'make, join and look after a fleet of hosts',
+    load: () => import('./commands/cluster.ts'),
+  },
+  {
+    name: 'host',
+    group: fleet,
+    summary: 'approve, cordon, drain and give up hosts',
+    load: () => import('./commands/host.ts'),
+  },
+  {
+    name: 'explain',
+    group: machines,
+    summary: 'why a virtual machine is where it is, or nowhere',
+    load: () => import('./commands/explain.ts'),
+  },
+  {
     name: 'top',
     group: fleet,
     summary: 'what hosts and virtual machines use',

@@ -12,9 +12,11 @@ import { systemRandom } from '../../base/random.ts'
 import { createObjects, type Guard, type Objects } from '../../cluster/objects.ts'
 import { createMemoryStore } from '../../cluster/store/memory.ts'
 import type { Store } from '../../cluster/store/store.ts'
+import type { FleetOperations } from '../../interface/api/fleet-operations.ts'
 import { type ApiServer, startApiServer } from '../../interface/api/server.ts'
 import type { Subresources } from '../../interface/api/subresources.ts'
 import { namespaceKind } from '../../resources/namespace.ts'
+import { createTestFleet } from './fleet.ts'
 
 /** An answer, read to its end. */
 export interface Answer {
@@ -49,6 +51,7 @@ export interface TestApiInit {
   limits?: Partial<Limits>
   guards?: readonly Guard[]
   subresources?: Partial<Subresources>
+  fleet?: Partial<FleetOperations>
   readiness?: Record<string, () => Promise<unknown>>
   log?: Log
   clock?: Clock
@@ -73,6 +76,7 @@ export async function startTestApi(init: TestApiInit = {}): Promise<TestApi> {
       version: '0.0.0',
       readiness: init.readiness ?? {},
       subresources: { ...testSubresources, ...init.subresources },
+      fleet: createTestFleet(init.fleet),
     },
     { ...common, log, objects, metrics: createMetrics() },
   )
@@ -106,6 +110,7 @@ export function serveTest(socketPath: string): Promise<ApiServer> {
       version: '0.0.0',
       readiness: {},
       subresources: testSubresources,
+      fleet: createTestFleet(),
     },
     { ...common, objects, metrics: createMetrics() },
   )

@@ -6,6 +6,7 @@ import { failure, messageOf } from '../../../base/errors.ts'
 import { randomSuffix } from '../../../base/random.ts'
 import { awaitMachine } from '../await-machine.ts'
 import { formatSpan, timingsText } from '../boot-timings.ts'
+import { createPaint } from '../colour.ts'
 import { type Connection, cleanupClient, collect, connect, optionsOf } from '../command-module.ts'
 import { settingsFolder } from '../context.ts'
 import { durationOption } from '../duration-option.ts'
@@ -15,7 +16,13 @@ import { imageName, virtualMachineName } from '../kinds.ts'
 import { judgeReady } from '../machine.ts'
 import { nameStem, readLabels, readPort, withSshPort } from '../machine-spec.ts'
 import { note, print } from '../output.ts'
-import { createObject, deleteObject, getObject, groupVersion } from '../resource-client.ts'
+import {
+  createObject,
+  deleteObject,
+  getObject,
+  groupVersion,
+  objectPath,
+} from '../resource-client.ts'
 import { openSsh } from '../ssh-session.ts'
 import { StatusError } from '../status-error.ts'
 
@@ -30,8 +37,12 @@ interface RunOptions {
   userData?: string
   firmware?: string
   restartPolicy?: string
+  onHostLoss?: string
+  hostSelector?: string[]
+  priority?: string
   ttl?: string
   label?: string[]
+  dryRun?: boolean
   rm?: boolean
   wait?: boolean
   timeout: string
@@ -63,8 +74,14 @@ export function define(command: Command, invocation: Invocation): void {
         'Always',
       ]),
     )
+    .addOption(
+      new Option('--on-host-loss <policy>', 'when its host is lost').choices(['Wait', 'Replace']),
+    )
+    .option('--host-selector <key=value>', 'label that its host must have; repeatable', collect)
+    .option('--priority <number>', 'higher is placed first')
     .option('--ttl <duration>', 'delete it after, for example 2h')
     .option('--label <key=value>', 'label of the machine; repeatable', collect)
+    .option('--dry-run', 'only say where it would go')
     .option('--rm', 'log in (or run the command), then delete the machine')
     .option('--wait', 'wait until it can be reached')
     .option('--timeout <duration>', 'how long to wait', '5m')
@@ -103,6 +120,7 @@ async function run(work: Run): Promise<void> {
   }
   const spec = await specOf(work)
   await checkImage(work)
+  if (options.dryRun === true) return wouldGo(work, spec)
   const name = await create(work, spec)
   if (!session) return tell(work, name)
   await note(invocation, `virtualmachine.macfleet.dev/${name} created`)
@@ -131,7 +149,8 @@ async function checkImage({ image, connection }: Run): Promise<void> {
 }
 
 async function specOf({ image, options, invocation }: Run): Promise<Record<string, unknown>> {
-  const { cpu, memory, disk, firmware, restartPolicy, ttl } = options
+  const { cpu, memory, disk, firmware, restartPolicy, onHostLoss, ttl } = options
+  const { hostSelector, priority } = options
   const ports = withSshPort((options.port ?? []).map(readPort), options.ssh)
   return {
     image,
@@ -140,7 +159,10 @@ async function specOf({ image, options, invocation }: Run): Promise<Record<strin
     disk,
     firmware,
     restartPolicy,
+    onHostLoss,
     ttl,
+    ...(hostSelector === undefined ? {} : { hostSelector: readLabels(hostSelector) }),
+    ...(priority === undefined ? {} : { priority: readPriority(priority) }),
     ...(ports.length === 0 ? {} : { ports }),
     ...(options.ssh ? { sshKeys: await keysOf(options, invocation) } : {}),
     ...(options.userData === undefined ? {} : { userData: await readUserData(options.userData) }),
@@ -158,6 +180,23 @@ async function readUserData(path: string): Promise<string> {
   } catch (error) {
     throw failure('fileUnreadable', { path, detail: messageOf(error) })
   }
+}
+
+function readPriority(text: string): number {
+  if (/^-?\d{1,7}$/.test(text)) return Number(text)
+  const detail = `--priority takes a whole number, not ${text}`
+  throw failure('usageWrong', { detail, command: 'macfleet run' })
+}
+
+/** Where the machine would go, if it were made now. */
+async function wouldGo(work: Run, spec: Record<string, unknown>): Promise<void> {
+  const { image, options, connection, invocation } = work
+  const name = options.name ?? `${nameStem(image)}-${randomSuffix(invocation.random)}`
+  const path = `${objectPath(virtualMachineName, connection.namespace, name)}/explain`
+  const value = await connection.client.request('POST', path, { body: { metadata: {}, spec } })
+  const { explanationLines } = await import('../explanation-view.ts')
+  const paint = createPaint(invocation.stdout, invocation.environment)
+  await print(invocation, ...(await explanationLines(name, value, paint)))
 }
 
 /** Names that were made up are tried again when taken; one that was chosen is not. */
