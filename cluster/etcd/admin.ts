@@ -128,6 +128,9 @@ export function createEtcdAdmin(connection: EtcdConnection): EtcdAdmin {
 
   return {
     async members() {
+      // etcd 3.4 answers from what its member knows; a read that the majority agreed to comes first
+      // and brings that member up to date.
+      await call('KV.Range', { key: Buffer.from('\0'), countOnly: true }, reading)
       const { members } = await call('Cluster.MemberList', { linearizable: true }, reading)
       return members.map(asMember)
     },

@@ -1,0 +1,142 @@
+import type { Clock } from '../../base/clock.ts'
+import { isFailure, messageOf } from '../../base/errors.ts'
+import type { Log } from '../../base/log.ts'
+import { createWorkQueue } from '../../base/work-queue.ts'
+import type { EtcdAdmin, EtcdMember } from '../../cluster/etcd/admin.ts'
+import type { Guardian } from '../guardian/client.ts'
+import type { EtcdFolder } from './etcd-folder.ts'
+import { etcdProcessName } from './etcd-name.ts'
+import type { EtcdProcess } from './etcd-process.ts'
+import { type SupervisorStep, supervise } from './supervise.ts'
+
+/** The host whose member is looked after. */
+export interface EtcdSupervisorInit {
+  /** The host's name, also that of its member. */
+  name: string
+  peerUrl: string
+  /** Of its own member. */
+  clientUrl: string
+  /** etcd's cluster of this fleet and era (`EtcdStatus.clusterId`), where it is known. */
+  clusterId?: string
+  /** Between two looks at the member list. */
+  intervalMs: number
+  /** Told every list that the majority agreed to: the endpoints are worth keeping on disk. */
+  onMembers?(members: readonly EtcdMember[]): void
+}
+
+/** What looking after it needs. */
+export interface EtcdSupervisorComponents {
+  process: EtcdProcess
+  folder: EtcdFolder
+  guardian: Pick<Guardian, 'onExit' | 'onConnected'>
+  admin: Pick<EtcdAdmin, 'members' | 'status' | 'remove'>
+  clock: Clock
+  log: Log
+}
+
+/** Runs etcd on this host exactly when etcd's own member list names it. */
+export interface EtcdSupervisor {
+  /** Looks again now. */
+  wake(): void
+  /** Lets go; etcd runs on. */
+  stop(): Promise<void>
+}
+
+const lane = 'etcd'
+
+/** Begins to look: at once, every `intervalMs`, and when etcd or the guardian ended. */
+export function startEtcdSupervisor(
+  init: EtcdSupervisorInit,
+  components: EtcdSupervisorComponents,
+): EtcdSupervisor {
+  const { process, folder, guardian, admin, log } = components
+  let listed: readonly EtcdMember[] | undefined
+
+  const list = async (): Promise<readonly EtcdMember[] | undefined> => {
+    try {
+      const members = await admin.members()
+      init.onMembers?.(members)
+      return members
+    } catch (error) {
+      log.debug({ error: messageOf(error) }, "nobody tells etcd's members")
+      return undefined
+    }
+  }
+  const decide = async (members: readonly EtcdMember[] | undefined): Promise<SupervisorStep> => {
+    // In this order: a member is on the list as started only after its data is there.
+    const hasData = await folder.hasData()
+    const identity = hasData ? await folder.identity() : undefined
+    const runs = await process.runs()
+    const { peerUrl, clusterId } = init
+    return supervise({ peerUrl, hasData, runs, identity, members, clusterId })
+  }
+  const perform = async (step: SupervisorStep): Promise<void> => {
+    if (step.kind === 'none') return
+    if (step.kind === 'start') {
+      if (await process.ensure()) await learnIdentity()
+    } else if (step.kind === 'begin') {
+      await process.ensure({ state: 'existing', members: initialMembers(step), token: '' })
+    } else if (step.kind === 'retire') {
+      log.warn({ why: step.why }, "this host's etcd is ended and its data set aside")
+      await process.stop()
+      await folder.retire()
+    } else await withdraw(step.id)
+  }
+  const learnIdentity = async (): Promise<void> => {
+    if ((await folder.identity()) !== undefined) return
+    try {
+      const { memberId, clusterId } = await admin.status(init.clientUrl)
+      await folder.writeIdentity({ memberId, clusterId })
+    } catch (error) {
+      log.debug({ error: messageOf(error) }, 'etcd does not say yet which member it is')
+    }
+  }
+  /** Its process, should it run on files that were deleted, ends by itself once it is removed. */
+  const withdraw = async (id: string): Promise<void> => {
+    log.error({ id }, "the data of this host's etcd is gone: the member is taken off the list")
+    try {
+      await admin.remove(id)
+    } catch (error) {
+      if (!isFailure(error, 'etcdMemberUnknown')) throw error
+    }
+    await process.stop()
+    await folder.retire()
+  }
+  const initialMembers = ({ members }: { members: readonly EtcdMember[] }) =>
+    members.flatMap(({ id, name, peerUrls }) =>
+      peerUrls.map(peerUrl => ({
+        name: peerUrl === init.peerUrl ? init.name : name || id,
+        peerUrl,
+      })),
+    )
+
+  const queue = createWorkQueue(
+    {
+      async handle() {
+        // Before anybody is asked: with most voters down, asking takes its time.
+        if (listed === undefined) await perform(await decide(undefined))
+        listed = await list()
+        await perform(await decide(listed))
+        return { againMs: init.intervalMs }
+      },
+      backoff: { firstMs: 500, mostMs: 10_000 },
+    },
+    components,
+  )
+  const ends = [
+    guardian.onConnected(() => queue.add(lane)),
+    guardian.onExit(({ name }) => {
+      if (name !== etcdProcessName) return
+      listed = undefined
+      queue.add(lane)
+    }),
+  ]
+  queue.add(lane)
+  return {
+    wake: () => queue.add(lane),
+    async stop() {
+      for (const end of ends) end()
+      await queue.stop()
+    },
+  }
+}
