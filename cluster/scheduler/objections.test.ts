@@ -1,31 +1,33 @@
 import { expect, test } from 'vitest'
-import type { Host } from '../../resources/host.ts'
-import { testMachine } from '../../test/support/machine.ts'
+import { testHost, testWanted } from '../../test/support/fleet-state.ts'
 import { objections } from './objections.ts'
+import type { HostView, Needs } from './types.ts'
 
-const hostWith = (spec: Partial<Host['spec']>, labels: Record<string, string> = {}): Host => ({
-  apiVersion: 'macfleet.dev/v1',
-  kind: 'Host',
-  metadata: { name: 'mac-1', labels },
-  spec: { schedulable: true, ...spec },
-})
 const gpu = { key: 'gpu', value: 'yes', effect: 'NoSchedule' } as const
-const spec = (given: Parameters<typeof testMachine>[0]) => testMachine(given).spec
+const found = (needs: Partial<Needs>, host: Partial<HostView>): string[] =>
+  objections(testWanted(needs), testHost(host)).map(({ text }) => text)
 
 test('a host takes what asks for nothing', () => {
-  expect(objections(spec({}), hostWith({}))).toEqual([])
+  expect(found({}, {})).toEqual([])
 })
 
 test('a cordoned host takes nothing new', () => {
-  expect(objections(spec({}), hostWith({ schedulable: false }))).toEqual([
-    'it takes no new machines (cordoned)',
+  expect(found({}, { schedulable: false })).toEqual(['it takes no new machines (cordoned)'])
+})
+
+test('a host that is not ready, or of another kind, takes nothing', () => {
+  expect(found({}, { ready: false })).toEqual(['it is not ready'])
+  const flags = { cpuFlags: ['avx2', 'sse4_2'] }
+  expect(found({ arch: 'aarch64', ...flags }, { cpuFlags: new Set(['avx2']) })).toEqual([
+    'it is x86_64, the machine is for aarch64',
+    'its processor is not known to have sse4_2',
   ])
 })
 
 test('labels that are asked for must be there', () => {
-  const wanted = spec({ hostSelector: { rack: 'r1', disk: 'ssd' } })
-  expect(objections(wanted, hostWith({}, { rack: 'r1', disk: 'ssd' }))).toEqual([])
-  expect(objections(wanted, hostWith({}, { rack: 'r2' }))).toEqual([
+  const wanted = { hostSelector: { rack: 'r1', disk: 'ssd' } }
+  expect(found(wanted, { labels: { rack: 'r1', disk: 'ssd' } })).toEqual([])
+  expect(found(wanted, { labels: { rack: 'r2' } })).toEqual([
     'the label rack must be r1, it has r2',
     'the label disk must be ssd, it has none',
   ])
@@ -40,11 +42,11 @@ test.each([
   [[{ operator: 'Equal', value: 'yes' }], false],
   [[{ key: 'gpu', operator: 'Exists', effect: 'PreferNoSchedule' }], false],
 ] as const)('a taint keeps off who does not tolerate it: %j', (tolerations, taken) => {
-  const found = objections(spec({ tolerations: [...tolerations] }), hostWith({ taints: [gpu] }))
-  expect(found).toEqual(taken ? [] : ['the taint gpu=yes is not tolerated'])
+  expect(found({ tolerations }, { taints: [gpu] })).toEqual(
+    taken ? [] : ['the taint gpu=yes is not tolerated'],
+  )
 })
 
 test('a taint that only prefers keeps nobody off', () => {
-  const soft = { key: 'gpu', effect: 'PreferNoSchedule' } as const
-  expect(objections(spec({}), hostWith({ taints: [soft] }))).toEqual([])
+  expect(found({}, { taints: [{ key: 'gpu', effect: 'PreferNoSchedule' }] })).toEqual([])
 })

@@ -1,30 +1,52 @@
-import type { Host } from '../../resources/host.ts'
-import type { VirtualMachineSpec } from '../../resources/virtual-machine.ts'
-
-type Taint = NonNullable<Host['spec']['taints']>[number]
-type Toleration = NonNullable<VirtualMachineSpec['tolerations']>[number]
+import { type Obstacle, obstacle } from './obstacle.ts'
+import type { HostView, Needs, Taint, Toleration } from './types.ts'
 
 /**
- * Why a host does not take a machine that was never started here; empty when it does. A machine
- * that was is not asked again: its disk is here, and cordoning a host ends nothing (as Kubernetes
- * has it, "Taints and Tolerations").
+ * Everything but room that keeps a machine off a host where its disk is not. Where its disk is
+ * this is not asked: cordoning a host ends nothing (as Kubernetes has it, "Taints and Tolerations").
  */
-export function objections(spec: VirtualMachineSpec, host: Host): string[] {
-  const { labels = {} } = host.metadata
-  const found: string[] = []
-  if (!host.spec.schedulable) found.push('it takes no new machines (cordoned)')
-  for (const [label, value] of Object.entries(spec.hostSelector ?? {})) {
-    if (labels[label] === value) continue
-    const has = labels[label] === undefined ? 'has none' : `has ${labels[label]}`
-    found.push(`the label ${label} must be ${value}, it ${has}`)
+export function objections(needs: Needs, host: HostView): Obstacle[] {
+  const found: Obstacle[] = []
+  if (!host.ready) found.push(obstacle(notReady))
+  if (needs.arch !== host.arch) {
+    const text = `it is ${host.arch}, the machine is for ${needs.arch}`
+    found.push({ kind: 'arch', text, common: () => `the machine is for ${needs.arch}` })
   }
-  for (const taint of host.spec.taints ?? []) {
-    if (taint.effect !== 'NoSchedule') continue
-    if ((spec.tolerations ?? []).some(toleration => tolerates(toleration, taint))) continue
-    const value = taint.value === undefined ? '' : `=${taint.value}`
-    found.push(`the taint ${taint.key}${value} is not tolerated`)
+  for (const flag of needs.cpuFlags ?? []) {
+    if (host.cpuFlags?.has(flag)) continue
+    found.push(obstacle(`its processor is not known to have ${flag}`))
+  }
+  if (!host.schedulable) found.push(obstacle('it takes no new machines (cordoned)'))
+  return [...found, ...labelObjections(needs, host), ...taintObjections(needs, host)]
+}
+
+/** Of a host that can't run machines now. */
+export const notReady = 'it is not ready'
+
+function labelObjections({ hostSelector = {} }: Needs, { labels }: HostView): Obstacle[] {
+  const found: Obstacle[] = []
+  for (const [label, value] of Object.entries(hostSelector)) {
+    if (labels[label] === value) continue
+    const wanted = `the label ${label} must be ${value}`
+    const has = labels[label] === undefined ? 'has none' : `has ${labels[label]}`
+    found.push({ kind: wanted, text: `${wanted}, it ${has}`, common: () => wanted })
   }
   return found
+}
+
+function taintObjections({ tolerations }: Needs, { taints }: HostView): Obstacle[] {
+  const found: Obstacle[] = []
+  for (const taint of taints) {
+    if (taint.effect !== 'NoSchedule' || tolerated(tolerations, taint)) continue
+    const value = taint.value === undefined ? '' : `=${taint.value}`
+    found.push(obstacle(`the taint ${taint.key}${value} is not tolerated`))
+  }
+  return found
+}
+
+/** Whether one of the tolerations answers a taint. */
+export function tolerated(tolerations: readonly Toleration[] = [], taint: Taint): boolean {
+  return tolerations.some(toleration => tolerates(toleration, taint))
 }
 
 /** Without a key every taint is meant, without an effect every effect. */

@@ -23,7 +23,10 @@ export interface HostView {
   cpuFlags?: ReadonlySet<string>
   /** The most macOS guests at a time; Linux guests are not counted. */
   macosGuestsMost: number
-  /** Yes may be wrong; no never is. */
+  /**
+   * Yes may be wrong; no never is. The answers are remembered until `setHost` is called with the
+   * host again: to be done when its images have changed.
+   */
   mayHoldImage(digest: string): boolean
 }
 
@@ -112,6 +115,7 @@ export interface State {
   host(name: string): HostView | undefined
   /** The host on which a machine takes room. */
   hostOf(uid: string): string | undefined
+  placed(uid: string): Placed | undefined
   /** What is promised on a host. */
   reserved(host: string): Amounts
   macosGuests(host: string): number

@@ -1,0 +1,169 @@
+import { assert } from '../../base/errors.ts'
+import type { Amounts } from '../../resources/host.ts'
+import { nanocores } from './amounts.ts'
+import { hashOf } from './hash.ts'
+import { createRoomIndex, type RoomIndex } from './room-index.ts'
+import type { HostView, Needs, Placed } from './types.ts'
+
+/** Amounts in whole numbers, so that what is added and taken away leaves nothing behind. */
+export interface Room {
+  nanocores: number
+  memoryBytes: number
+  machines: number
+  macosGuests: number
+}
+
+/** What a machine takes. */
+export function roomFor({ request, machine }: Pick<Needs, 'request' | 'machine'>): Room {
+  return {
+    nanocores: nanocores(request.cpu),
+    memoryBytes: request.memoryBytes,
+    machines: request.machines,
+    macosGuests: machine === 'macos' ? 1 : 0,
+  }
+}
+
+/** Adds to what is there, or takes away with `times` -1. */
+export function addRoom(total: Room, room: Room, times = 1): void {
+  total.nanocores += times * room.nanocores
+  total.memoryBytes += times * room.memoryBytes
+  total.machines += times * room.machines
+  total.macosGuests += times * room.macosGuests
+}
+
+/** Nothing. */
+export const noRoom = (): Room => ({ nanocores: 0, memoryBytes: 0, machines: 0, macosGuests: 0 })
+
+function isNothing({ nanocores, memoryBytes, machines }: Room): boolean {
+  return nanocores === 0 && memoryBytes === 0 && machines === 0
+}
+
+/** What is free of each host, in the order of slots: what a decision looks at. */
+export interface Columns {
+  nanocores: Float64Array
+  memoryBytes: Float64Array
+  machines: Float64Array
+  macosGuests: Float64Array
+  /** 1 / allocatable, to make fractions with; 0 where nothing is allocatable. */
+  perNanocore: Float64Array
+  perByte: Float64Array
+  /** Of the host's name: with it ties are broken, whatever slot the host has. */
+  hash: Uint32Array
+}
+
+/** The hosts, each in a slot that it keeps, and what is free of each. */
+export interface HostTable {
+  /** Slots in use lie below; some of them may be empty. */
+  readonly size: number
+  /** What is free. Replaced when it grows. */
+  readonly free: Readonly<Columns>
+  /** Slots of hosts that take new machines and could have room for one. */
+  candidates: RoomIndex['candidates']
+  slotOf(name: string): number | undefined
+  at(slot: number): HostView | undefined
+  hosts(): Iterable<HostView>
+  used(name: string): Readonly<Room>
+  /** @returns the slot */
+  set(host: HostView): number
+  /** @returns the slot that is empty now */
+  remove(name: string): number | undefined
+  /** A machine takes room on a host, known or not; or gives it back, with `times` -1. */
+  take(placed: Placed, times: 1 | -1): void
+}
+
+/** A table without hosts. */
+export function createHostTable(): HostTable {
+  const slots = new Map<string, number>()
+  const views: (HostView | undefined)[] = []
+  const empty: number[] = []
+  const used = new Map<string, Room>()
+  const index = createRoomIndex()
+  let free = createColumns(16)
+
+  const refresh = (slot: number): void => {
+    const host = views[slot]
+    if (host === undefined) {
+      index.set(slot, undefined)
+      return
+    }
+    const all = roomOf(host.allocatable, host.macosGuestsMost)
+    const taken = used.get(host.name)
+    free.perNanocore[slot] = all.nanocores > 0 ? 1 / all.nanocores : 0
+    free.perByte[slot] = all.memoryBytes > 0 ? 1 / all.memoryBytes : 0
+    if (taken !== undefined) addRoom(all, taken, -1)
+    free.nanocores[slot] = all.nanocores
+    free.memoryBytes[slot] = all.memoryBytes
+    free.machines[slot] = all.machines
+    free.macosGuests[slot] = all.macosGuests
+    free.hash[slot] = hashOf(host.name)
+    index.set(slot, host.ready && host.schedulable ? all : undefined)
+  }
+  const newSlot = (name: string): number => {
+    const slot = empty.pop() ?? views.length
+    if (slot >= free.hash.length) free = grown(free)
+    slots.set(name, slot)
+    return slot
+  }
+
+  return {
+    get size() {
+      return views.length
+    },
+    get free() {
+      return free
+    },
+    candidates: index.candidates,
+    slotOf: name => slots.get(name),
+    at: slot => views[slot],
+    hosts: () => views.filter(view => view !== undefined),
+    used: name => used.get(name) ?? noRoom(),
+    set(host) {
+      const slot = slots.get(host.name) ?? newSlot(host.name)
+      views[slot] = host
+      refresh(slot)
+      return slot
+    },
+    remove(name) {
+      const slot = slots.get(name)
+      if (slot === undefined) return undefined
+      slots.delete(name)
+      views[slot] = undefined
+      empty.push(slot)
+      refresh(slot)
+      return slot
+    },
+    take(placed, times) {
+      const total = used.get(placed.host) ?? noRoom()
+      addRoom(total, roomFor(placed), times)
+      assert(total.machines >= 0, 'nobody gives back what he did not take')
+      if (isNothing(total)) used.delete(placed.host)
+      else used.set(placed.host, total)
+      const slot = slots.get(placed.host)
+      if (slot !== undefined) refresh(slot)
+    },
+  }
+}
+
+/** Of everything that a host has for guests. */
+export function roomOf({ cpu, memoryBytes, machines }: Amounts, macosGuests: number): Room {
+  return { nanocores: nanocores(cpu), memoryBytes, machines, macosGuests }
+}
+
+function createColumns(length: number): Columns {
+  const column = () => new Float64Array(length)
+  return {
+    nanocores: column(),
+    memoryBytes: column(),
+    machines: column(),
+    macosGuests: column(),
+    perNanocore: column(),
+    perByte: column(),
+    hash: new Uint32Array(length),
+  }
+}
+
+function grown(columns: Columns): Columns {
+  const larger = createColumns(columns.hash.length * 2)
+  for (const name of Object.keys(columns) as (keyof Columns)[]) larger[name].set(columns[name])
+  return larger
+}
