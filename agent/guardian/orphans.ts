@@ -41,7 +41,8 @@ export async function killOrphans(
   return true
 }
 
-function findMarked(mark: string): ProcessIdentity[] {
+/** All processes with a mark, by what /proc says of their environment. */
+export function findMarked(mark: string): ProcessIdentity[] {
   return readdirSync('/proc')
     .filter(file => /^\d+$/.test(file))
     .filter(pid => readEnvironment(pid).includes(`${markName}=${mark}`))

@@ -1,0 +1,114 @@
+import type { BootClock } from '../base/boot-clock.ts'
+import type { Clock, Timer } from '../base/clock.ts'
+import { isFailure } from '../base/errors.ts'
+import { type Log, messageOf } from '../base/log.ts'
+import { signalProcess } from '../base/process-identity.ts'
+import type { Timing } from '../cluster/fleet/timing.ts'
+import type { Guardian } from './guardian/client.ts'
+import { findMarked, markOf } from './guardian/orphans.ts'
+import type { FencedGuest, HeartbeatAnswer } from './guardian/protocol.ts'
+import { GuardianSilence } from './guardian/silence.ts'
+
+/** Whose guests are watched. */
+export interface FenceWatchInit {
+  /** The guardian's, by which its processes are known. */
+  dataFolder: string
+  timing: Timing
+  /** Called with everything that the guardian answers to a heartbeat. */
+  onAnswer(answer: HeartbeatAnswer): void
+}
+
+/** What watching needs. */
+export interface FenceWatchComponents {
+  guardian: Guardian
+  clock: Clock
+  bootClock: BootClock
+  log: Log
+}
+
+/** The daemon's watch over the guardian. */
+export interface FenceWatch {
+  /** The guardian, through which every fenced guest has to be started so that it is known here. */
+  guardian: Guardian
+  /** Says to the guardian that we live, now. Never rejects. */
+  ask(): Promise<void>
+  stop(): void
+}
+
+/**
+ * Tells the guardian that the daemon lives, and does its duty when it is silent: fenced guests whose
+ * deadline has passed are killed, by pid and start time.
+ */
+export function startFenceWatch(
+  init: FenceWatchInit,
+  { guardian, clock, bootClock, log }: FenceWatchComponents,
+): FenceWatch {
+  const silence = new GuardianSilence()
+  let timer: Timer | undefined
+  let stopped = false
+  const told = new Set<string>()
+
+  const ask = async (): Promise<void> => {
+    if (silence.isAsking() || stopped) return
+    const question = silence.ask()
+    try {
+      const answer = await guardian.heartbeat()
+      if (stopped) return
+      silence.answered(question, answer)
+      told.clear()
+      init.onAnswer(answer)
+    } catch (error) {
+      silence.failed()
+      if (!stopped) log.warn({ error: messageOf(error) }, 'the guardian does not hear us')
+    }
+  }
+
+  const kill = ({ name, identity }: FencedGuest): void => {
+    const found = identity === undefined ? findMarked(markOf(init.dataFolder, name)) : [identity]
+    const killed = found.filter(process => signalProcess(process, 'SIGKILL'))
+    if (killed.length === 0 || told.has(name)) return
+    told.add(name)
+    log.error({ name }, 'the guardian is silent and the deadline has passed: a guest is killed')
+  }
+
+  const check = (): void => {
+    for (const guest of silence.check(bootClock.nowMs())) kill(guest)
+    void ask()
+    timer = clock.setTimer(silence.nextCheckMs(bootClock.nowMs(), init.timing), check)
+  }
+  const unsubscribe = guardian.onExit(({ name }) => silence.forget(name))
+  check()
+
+  const noticed: Guardian = {
+    ...guardian,
+    async start(parameters) {
+      const { name, claim } = parameters
+      if (claim?.fenced !== true) return guardian.start(parameters)
+      silence.expect(name, bootClock.nowMs())
+      try {
+        const identity = await guardian.start(parameters)
+        silence.started(name, identity)
+        return identity
+      } catch (error) {
+        // Without an answer it may run.
+        if (!isFailure(error, 'guardianUnavailable')) silence.forget(name)
+        throw error
+      }
+    },
+    async claim(name, claim) {
+      const known = silence.guest(name)
+      if (claim.fenced) silence.expect(name, bootClock.nowMs(), known?.identity)
+      await guardian.claim(name, claim)
+      if (!claim.fenced) silence.forget(name)
+    },
+  }
+  return {
+    guardian: noticed,
+    ask,
+    stop() {
+      stopped = true
+      timer?.cancel()
+      unsubscribe()
+    },
+  }
+}
