@@ -60,7 +60,7 @@ const directly: Required<TestHostInit> = {
 /**
  * Environment of the command line, so that it reads no settings of the person who runs the test.
  */
-function environmentOf(folder: string): NodeJS.ProcessEnv {
+export function environmentOf(folder: string): NodeJS.ProcessEnv {
   const { MACFLEET_SOCKET: _, ...rest } = process.env
   return { ...rest, MACFLEET_CONFIG_DIR: join(folder, 'config'), NO_COLOR: '1' }
 }
@@ -161,12 +161,16 @@ export async function createTestHost(
   return test
 }
 
-/**
- * Reads a machine from the API. Not by the command line: a process for every look would take from
- * the guests, which run at the lowest priority, what they need to get anywhere.
- */
 function readMachine(socketPath: string, name: string): Promise<VirtualMachine> {
   const path = `/apis/macfleet.dev/v1/namespaces/default/virtualmachines/${name}`
+  return readApi<VirtualMachine>(socketPath, path)
+}
+
+/**
+ * Reads something from the API. Not by the command line: a process for every look would take from
+ * the guests, which run at the lowest priority, what they need to get anywhere.
+ */
+export function readApi<Answer>(socketPath: string, path: string): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const asked = request({ socketPath, path, timeout: 10_000 }, response => {
       let body = ''
@@ -177,7 +181,7 @@ function readMachine(socketPath: string, name: string): Promise<VirtualMachine> 
       response.on('error', reject)
       response.on('end', () => {
         if (response.statusCode === 200) resolve(JSON.parse(body))
-        else reject(new Error(`machine ${name}: ${response.statusCode}: ${body}`))
+        else reject(new Error(`${path}: ${response.statusCode}: ${body}`))
       })
     })
     asked.on('timeout', () => asked.destroy(new Error('the API did not answer')))
