@@ -777,6 +777,12 @@ export const errorTable = {
     sentence: '{host} has no lease in the fleet at the moment and starts nothing',
     next: 'It goes on by itself; `macfleet cluster status` says whether decisions can be made',
   },
+  hostInTouch: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: '{host} is in touch with the fleet: its lease lives',
+    next: 'Drain it, or power it off; once it is silent it can be forgotten',
+  },
 
   // The fleet: leases and fencing
 

@@ -54,10 +54,10 @@ export interface Placement {
 /** What may follow what; whatever is not here is a mistake of ours. */
 const successors: Record<PlacementState | 'Absent', readonly PlacementState[]> = {
   Absent: ['Assigned'],
-  Assigned: ['Claimed', 'Refused', 'Lost', 'Resting', 'Gone'],
+  Assigned: ['Claimed', 'Refused', 'Lost', 'Resting', 'Waking', 'Gone'],
   // Claimed again: under a new lease of the same host, before every start.
   Claimed: ['Claimed', 'Resting', 'Waking', 'Lost', 'Gone'],
-  Refused: ['Assigned', 'Resting', 'Gone'],
+  Refused: ['Assigned', 'Resting', 'Lost', 'Gone'],
   Resting: ['Waking', 'Lost', 'Gone'],
   Waking: ['Assigned', 'Resting', 'Lost', 'Gone'],
   Lost: ['Assigned'],
