@@ -743,6 +743,30 @@ export const errorTable = {
     sentence: 'the snapshot from {endpoint} is not whole: {detail}',
     next: 'Nothing was kept of it; take another one',
   },
+  storeMoved: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: 'the store in {folder} was moved to the fleet {fleetId}, which goes on without it',
+    next: 'Start the host as a member of that fleet, or give it a new data folder',
+  },
+  storeNotEmpty: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: 'etcd has keys already: {detail}',
+    next: 'Nothing was copied; begin anew with an empty one',
+  },
+  storeCopyDiffers: {
+    reason: 'InternalError',
+    httpStatus: 500,
+    sentence: 'what was copied to etcd is not what was read: {detail}',
+    next: 'Nothing has changed on this host; try again',
+  },
+  backupRefused: {
+    reason: 'Invalid',
+    httpStatus: 422,
+    sentence: '{path} can not be restored: {detail}',
+    next: '{advice}',
+  },
 
   // The fleet: peers and gossip
   peerUnknown: {

@@ -1,5 +1,6 @@
 import { type FileHandle, open, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { failure } from '../../base/errors.ts'
 import { isErrno, readJsonFile, writeFileAtomic } from '../../base/files.ts'
 import { Damage } from './level-format.ts'
 
@@ -11,6 +12,8 @@ export const storeFiles = {
   identity: (folder: string): string => join(folder, 'store.json'),
   /** The revision that was acknowledged last: a database with less has lost something. */
   mark: (folder: string): string => join(folder, 'acknowledged'),
+  /** Says that everything was moved to etcd, and what is here is the past. */
+  successor: (folder: string): string => join(folder, 'moved.json'),
 }
 
 const markDigits = 16
@@ -71,4 +74,44 @@ export function openMark(folder: string): Promise<FileHandle> {
 
 function markText(revision: number): string {
   return `${String(revision).padStart(markDigits, '0')}\n`
+}
+
+/** Where a store was moved to. */
+export interface Successor {
+  fleetId: string
+  /** etcd's own id of its cluster. */
+  clusterId: string
+}
+
+/**
+ * Records, for good, that etcd has everything: from now on nothing is read or written here, however
+ * the host ends and starts. Synced; after a crash it is there or not, and decides who is the truth.
+ */
+export async function writeSuccessor(folder: string, successor: Successor): Promise<void> {
+  const text = `${JSON.stringify({ format: 1, ...successor })}\n`
+  await writeFileAtomic(storeFiles.successor(folder), text)
+}
+
+/**
+ * Reads where a store was moved to; undefined while the store here is the truth.
+ * @throws storeCorrupt when that can't be told: then neither store may be taken for the truth
+ */
+export async function readSuccessor(folder: string): Promise<Successor | undefined> {
+  let found: unknown
+  try {
+    found = await readJsonFile(storeFiles.successor(folder))
+  } catch (error) {
+    if (error instanceof SyntaxError) throw garbledSuccessor(folder)
+    throw error
+  }
+  if (found === undefined) return undefined
+  if (typeof found !== 'object' || found === null) throw garbledSuccessor(folder)
+  if (!('fleetId' in found) || !('clusterId' in found)) throw garbledSuccessor(folder)
+  const { fleetId, clusterId } = found
+  if (typeof fleetId !== 'string' || typeof clusterId !== 'string') throw garbledSuccessor(folder)
+  return { fleetId, clusterId }
+}
+
+function garbledSuccessor(folder: string): Error {
+  return failure('storeCorrupt', { folder, detail: 'its file moved.json is garbled' })
 }

@@ -12,6 +12,7 @@ import {
   openMark,
   readIdentity,
   readMark,
+  readSuccessor,
   storeFiles,
   writeIdentity,
 } from './level-identity.ts'
@@ -30,7 +31,7 @@ export interface OpenFolder {
  * Opens the store in a folder, or makes one there. Before LevelDB may touch its files (opening
  * deletes logs that it has read, also those that it could not read), a copy of them is opened and
  * checked: what is damaged is refused exactly as it was found.
- * @throws storeLocked, unavailable, or Damage
+ * @throws storeLocked, storeMoved, unavailable, or Damage
  */
 export async function openFolder(folder: string, random: Random): Promise<OpenFolder> {
   makeFolder(folder)
@@ -44,6 +45,8 @@ export async function openFolder(folder: string, random: Random): Promise<OpenFo
 }
 
 async function openClaimed(folder: string, random: Random): Promise<Omit<OpenFolder, 'release'>> {
+  const successor = await readSuccessor(folder)
+  if (successor !== undefined) throw failure('storeMoved', { folder, fleetId: successor.fleetId })
   const path = storeFiles.database(folder)
   const found = await holdsData(path)
   if (found) await assertUnlocked(path)

@@ -33,7 +33,8 @@ interface Waiting {
  * full time again, because nobody knows how long the process was down.
  *
  * When a write fails (a full disk), reads go on, and the next write opens LevelDB anew first.
- * @throws storeLocked when another process, or this one, has it open; storeCorrupt when anything
+ * @throws storeLocked when another process, or this one, has it open; storeMoved when etcd has it
+ *   all; storeCorrupt when anything
  * that
  *   was written is missing or changed (the folder then stays untouched: see repairLevelStore);
  *   unavailable when the disk can't be read or written
