@@ -15,6 +15,7 @@ import { readAll, readAnswer, writeAll } from './requests.ts'
 import { createServer, type RequestHandler, type Server } from './server.ts'
 import { helloProtocol, type Session } from './session.ts'
 import { createSessions, type Sessions } from './sessions.ts'
+import { isGenuine, type SignedMessage } from './signed-message.ts'
 import { joinTopic, type Topic, type TopicListener } from './topics.ts'
 
 /** Who a host is, and where it listens. */
@@ -84,6 +85,8 @@ export interface Peers {
   openStream(host: string, protocol: string, options?: RequestOptions): Promise<Stream>
   /** Listens to what members say to all. */
   join(topic: string, listener: TopicListener): Topic
+  /** Whether a message that somebody handed on was said on the topic by who is named in it. */
+  isGenuine(topic: string, message: SignedMessage): boolean
   stop(): Promise<void>
 }
 
@@ -211,6 +214,7 @@ function createMethods(parts: Parts): Omit<Peers, 'onConnected' | 'onHigherEra' 
         maxOutboundStreams: limits.peerRequestsWaiting,
       })
     },
+    isGenuine,
     join: (topic, listener) =>
       joinTopic(topic, listener, {
         pubsub: node.libp2p.services.pubsub,
