@@ -150,6 +150,9 @@ export async function removeNamespace(
   const namespace = namespaceName(plan, name)
   if (namespaceInode(namespace) === undefined) return
   await killAll([namespace], components.clock)
+  // A namespace is taken down some time after it lost its name; its link has to be gone now.
+  const router = namespaceName(plan, routerPart)
+  await runIp([`link delete ${name}`], components, router)
   await runIp([`netns delete ${namespace}`], components)
 }
 

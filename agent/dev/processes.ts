@@ -35,9 +35,11 @@ export function readProcess(pid: number): HostProcess | undefined {
   }
   const program = basename(words[0] ?? '')
   const command = words.join(' ').trim()
-  if (program.startsWith('qemu-system')) {
+  const uid = optionOf(words, '-uuid')
+  // QEMU without one only says what it can.
+  if (program.startsWith('qemu-system') && uid !== undefined) {
     const name = /^guest=((?:[^,]|,,)*)/.exec(optionOf(words, '-name') ?? '')?.[1] ?? ''
-    const guest = { uid: optionOf(words, '-uuid') ?? '', name: name.replaceAll(',,', ',') }
+    const guest = { uid, name: name.replaceAll(',,', ',') }
     return { ...identity, role: 'guest', guest, command }
   }
   return { ...identity, role: program === 'etcd' ? 'etcd' : roleOf(words), command }

@@ -6,7 +6,7 @@ import type { ProcessIdentity } from '../../base/process-identity.ts'
 
 /** One life of one QEMU process. All times are in milliseconds since this machine booted. */
 export interface GuestRun extends ProcessIdentity {
-  /** Of its virtual machine. */
+  /** Of its virtual machine; its name is `NAMESPACE/NAME`. */
   uid: string
   name: string
   host: string

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { removeLeftovers } from '../../agent/dev/fleet.ts'
 import { isReady } from '../../agent/dev/local-host.ts'
 import { namespaceFolder } from '../../agent/dev/processes.ts'
@@ -22,6 +22,7 @@ beforeAll(async () => {
   const started = rack.hosts.map(async host => [host.name, await startProbe(host)] as const)
   probes = Object.fromEntries(await Promise.all(started))
 })
+afterEach(() => rack?.links.heal())
 afterAll(() => rack?.remove())
 
 const probe = (name: string): Probe => {
@@ -30,9 +31,12 @@ const probe = (name: string): Probe => {
   return found
 }
 
-/** Whether a host gets an answer of another one. */
-const reaches = async (from: string, to: string): Promise<boolean> =>
-  (await probe(from).fetch(rack.host(to).address)) !== undefined
+/** Whether a host gets an answer of another one. Patient, because this machine may be busy. */
+const reaches = async (from: string, to: string, timeoutMs = 5000): Promise<boolean> =>
+  (await probe(from).fetch(rack.host(to).address, 1, timeoutMs)) !== undefined
+/** Whether it gets none for a while in which it would, were the link there. */
+const isCutOff = async (from: string, to: string): Promise<boolean> =>
+  !(await reaches(from, to, 300))
 
 /** Whether a port answers from where this test and the user are. */
 function answers(port: number, address: string): Promise<boolean> {
@@ -71,7 +75,7 @@ describe('links', () => {
   test('are cut for a host, in one direction, between two, and between racks', async () => {
     const { links } = rack
     await links.cut('mac-1')
-    expect(await reaches('mac-1', 'mac-2')).toBe(false)
+    expect(await isCutOff('mac-1', 'mac-2')).toBe(true)
     expect(await reaches('mac-2', 'mac-3')).toBe(true)
     await links.heal('mac-1')
     expect(await reaches('mac-1', 'mac-2')).toBe(true)
@@ -86,22 +90,16 @@ describe('links', () => {
     await links.heal()
 
     await links.cutBetween('mac-1', 'mac-2')
-    expect([await reaches('mac-1', 'mac-2'), await reaches('mac-1', 'mac-3')]).toEqual([
-      false,
-      true,
-    ])
+    expect(await isCutOff('mac-1', 'mac-2')).toBe(true)
+    expect(await reaches('mac-1', 'mac-3')).toBe(true)
     await links.heal('mac-2')
     await links.cutBetween('mac-1', 'mac-3')
-    expect([await reaches('mac-1', 'mac-3'), await reaches('mac-2', 'mac-3')]).toEqual([
-      false,
-      true,
-    ])
+    expect(await isCutOff('mac-1', 'mac-3')).toBe(true)
+    expect(await reaches('mac-2', 'mac-3')).toBe(true)
     await links.heal()
     await links.cutBetween('rack-1', 'rack-2')
-    expect([await reaches('mac-2', 'mac-3'), await reaches('mac-1', 'mac-2')]).toEqual([
-      false,
-      true,
-    ])
+    expect(await isCutOff('mac-2', 'mac-3')).toBe(true)
+    expect(await reaches('mac-1', 'mac-2')).toBe(true)
     await links.heal()
     expect(await reaches('mac-2', 'mac-3')).toBe(true)
   })
@@ -114,8 +112,10 @@ describe('links', () => {
     // 8 Mbit less what the bucket holds; more when the machine is busy.
     expect(slowMs).toBeGreaterThan(350)
     await rack.links.heal()
-    const healedMs = (await probe('mac-1').fetch(address, bytes, 5000)) ?? 5000
-    expect(healedMs).toBeLessThan(slowMs / 2)
+    await until('it is fast again', async () => {
+      const healedMs = await probe('mac-1').fetch(address, bytes, 5000)
+      return healedMs !== undefined && healedMs < slowMs / 2 ? true : undefined
+    })
   })
 })
 
@@ -152,16 +152,15 @@ describe('hosts', () => {
 
     await host.powerOff()
     expect(before.filter(isAlive)).toEqual([])
-    expect(await reaches('mac-2', 'mac-1')).toBe(false)
+    expect(await isCutOff('mac-2', 'mac-1')).toBe(true)
     const [first] = (await watcher.timeline()).runs
-    expect(first).toMatchObject({ name: 'one', host: 'mac-1', goneMs: expect.any(Number) })
+    expect(first).toMatchObject({ name: 'default/one', host: 'mac-1', goneMs: expect.any(Number) })
 
     await host.powerOn()
     await rack.untilMachine('mac-1', 'one', at => at.status?.phase === 'Running')
-    const { runs, samples, longestGapMs } = await watcher.timeline()
+    const { runs } = await watcher.timeline()
     expect(runs.map(run => run.uid)).toEqual([first?.uid, first?.uid])
     expect(overlaps(runs)).toEqual([])
-    expect({ samples, longestGapMs }).toMatchObject({ samples: expect.any(Number) })
   })
 })
 
