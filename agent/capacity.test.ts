@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { shortages } from '../cluster/scheduler/amounts.ts'
-import { allocatableOf, createReservations, keptFor, placedFirst } from './capacity.ts'
+import { allocatableOf, createReservations } from './capacity.ts'
 
 const GiB = 2 ** 30
 const allocatable = { cpu: 8, memoryBytes: 15 * GiB, diskBytes: 100 * GiB, machines: 3 }
@@ -46,24 +46,6 @@ test('promises never exceed what there is', () => {
       }
     }),
   )
-})
-
-test('room is kept for who waits with a higher priority, if it can ever fit', () => {
-  const waiting = [
-    { priority: 5, sinceMs: 2, request: request(4, 8) },
-    { priority: 9, sinceMs: 3, request: request(100, 1) },
-    { priority: 0, sinceMs: 1, request: request(1, 1) },
-  ]
-  expect(keptFor(0, waiting, allocatable)).toMatchObject({ cpu: 4, memoryBytes: 8 * GiB })
-  expect(keptFor(5, waiting, allocatable)).toMatchObject({ cpu: 0, machines: 0 })
-  const reservations = createReservations()
-  reservations.adopt('running', request(3, 1))
-  const kept = keptFor(0, waiting, allocatable)
-  expect(reservations.reserve('small', request(2, 1), allocatable, kept)).toEqual([
-    'wants 2 cores, 1 are free',
-  ])
-  expect(reservations.reserve('smaller', request(1, 1), allocatable, kept)).toEqual([])
-  expect(waiting.sort(placedFirst).map(({ sinceMs }) => sinceMs)).toEqual([3, 2, 1])
 })
 
 test('what is overcommitted already is not told as less than nothing', () => {

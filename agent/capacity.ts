@@ -27,43 +27,12 @@ export function allocatableOf(
   }
 }
 
-/** A machine that waits for room. */
-export interface Waiting {
-  /** Higher is placed first. */
-  priority: number
-  /** Monotonic time. */
-  sinceMs: number
-  request: Amounts
-}
-
-/** Who is placed first: the higher priority, then who has waited longer. */
-export function placedFirst(one: Waiting, other: Waiting): number {
-  return other.priority - one.priority || one.sinceMs - other.sinceMs
-}
-
-/**
- * What has to stay free for machines of a higher priority that wait for room, so that small ones
- * don't take it from a big one for ever. One that would not fit into the empty host keeps nothing.
- */
-export function keptFor(
-  priority: number,
-  waiting: readonly Waiting[],
-  allocatable: Amounts,
-): Amounts {
-  const none = sumOf([])
-  const ahead = waiting.filter(
-    other => other.priority > priority && shortages(other.request, none, allocatable).length === 0,
-  )
-  return sumOf(ahead.map(({ request }) => request))
-}
-
 /** What this host has promised to whom; kept in step by the machine controller, which owns it. */
 export interface Reservations {
   /**
    * Promises the request, or says why it can't. Promising again replaces the earlier promise.
-   * @param kept what has to stay free beside it
    */
-  reserve(uid: string, request: Amounts, allocatable: Amounts, kept?: Amounts): string[]
+  reserve(uid: string, request: Amounts, allocatable: Amounts): string[]
   /** Counts a machine that runs already, whether it fits or not. */
   adopt(uid: string, request: Amounts): void
   /** @returns whether it was promised something */
@@ -75,9 +44,8 @@ export interface Reservations {
 export function createReservations(): Reservations {
   const promised = new Map<string, Amounts>()
   return {
-    reserve(uid, request, allocatable, kept) {
+    reserve(uid, request, allocatable) {
       const others = [...promised].filter(([other]) => other !== uid).map(([, amounts]) => amounts)
-      if (kept !== undefined) others.push(kept)
       const lacking = shortages(request, sumOf(others), allocatable)
       if (lacking.length === 0) promised.set(uid, request)
       return lacking

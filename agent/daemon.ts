@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import type { Clock } from '../base/clock.ts'
+import { type Clock, sleep } from '../base/clock.ts'
 import type { CommandRunner } from '../base/command.ts'
 import { isFailure, messageOf } from '../base/errors.ts'
 import { makeFolder } from '../base/files.ts'
@@ -8,9 +8,10 @@ import type { Log } from '../base/log.ts'
 import type { Registry } from '../base/metrics.ts'
 import type { Random } from '../base/random.ts'
 import { createEventRecorder } from '../cluster/event-recorder.ts'
+import { startLeader } from '../cluster/leader/leader.ts'
+import { createLeaderMetrics } from '../cluster/leader/metrics.ts'
 import { namespaceGuard, startNamespaceController } from '../cluster/namespace-controller.ts'
 import { createObjects, type Objects } from '../cluster/objects.ts'
-import { openLevelStore } from '../cluster/store/level.ts'
 import { openImageStore } from '../images/image-store.ts'
 import { startApiServer } from '../interface/api/server.ts'
 import { defaultNamespace, namespaceKind } from '../resources/namespace.ts'
@@ -26,7 +27,10 @@ import { ownVersion, startHostController } from './host-controller.ts'
 import { imageGuard, startImageController } from './image-controller.ts'
 import { startMachineController } from './machine/controller.ts'
 import { startMonitor } from './monitor.ts'
+import { openGround } from './open-ground.ts'
 import { createSubresources } from './subresources.ts'
+import type { Transitions } from './transitions.ts'
+import { Undo } from './undo.ts'
 
 /** What a daemon needs. */
 export interface DaemonComponents {
@@ -36,6 +40,7 @@ export interface DaemonComponents {
   limits: Limits
   run: CommandRunner
   metrics: Registry
+  transitions: Transitions
 }
 
 /** A running daemon. */
@@ -49,25 +54,7 @@ export interface Daemon {
 /** Who the tools run as that read files from outside. */
 const nobody = { uid: 65_534, gid: 65_534 }
 const monitorMs = 1000
-
-/** Undoes what was started, last first, when a later part fails or the daemon stops. */
-class Undo {
-  readonly #steps: (() => unknown)[] = []
-
-  add(step: () => unknown): void {
-    this.#steps.unshift(step)
-  }
-
-  async run(log: Log): Promise<void> {
-    for (const step of this.#steps.splice(0)) {
-      try {
-        await step()
-      } catch (error) {
-        log.warn({ error: messageOf(error) }, 'a part did not stop cleanly')
-      }
-    }
-  }
-}
+const namespaceRetryMs = 2000
 
 /**
  * Starts everything of one host in order: store, images, guardian, controllers, and last the API,
@@ -93,8 +80,11 @@ async function startParts(
   makeFolder(config.runDir, 0o755)
   const ballastFolder = join(config.dataDir, 'ballast')
   await makeWay(ballastFolder, components)
-  const store = await openLevelStore({ folder: join(config.dataDir, 'store') }, components)
-  undo.add(() => store.close())
+  const rawGuardian = await keepGuardian(config, components)
+  undo.add(() => rawGuardian.close())
+  const ground = await openGround(config, { ...components, guardian: rawGuardian }, undo)
+  const { store, lease, guardian } = ground
+  undo.add(() => lease.stop())
   const diskReserveBytes = quantityValue(config.diskReserve)
   const images = await openImageStore(
     {
@@ -111,7 +101,7 @@ async function startParts(
     { guards: [imageGuard(images), namespaceGuard] },
     { store, clock, random },
   )
-  await ensureDefaultNamespace(objects)
+  undo.add(ensureDefaultNamespace({ ...components, objects }))
   const namespaces = startNamespaceController({ objects, clock, log })
   undo.add(() => namespaces.stop())
   const monitor = await startMonitor({ folder: config.dataDir, intervalMs: monitorMs }, components)
@@ -121,8 +111,6 @@ async function startParts(
     { ...components, monitor },
   )
   undo.add(() => ballast.stop())
-  const guardian = await keepGuardian(config, components)
-  undo.add(() => guardian.close())
   const accessKey = await findAccessKey(config, components)
   const host = await inspectGuestHost(config, accessKey, components)
   const events = createEventRecorder(
@@ -131,7 +119,9 @@ async function startParts(
   )
   undo.add(() => events.flush())
   const reservations = createReservations()
-  const shared = { ...components, config, objects, events, images, monitor, host, reservations }
+  const { address, facts, timing, fenced } = ground
+  const parts = { store, objects, events, images, monitor, host, reservations }
+  const shared = { ...components, config, address, ...parts }
   const hostController = await startHostController(shared)
   undo.add(() => hostController.stop())
   const uploads = join(config.dataDir, 'uploads')
@@ -140,6 +130,8 @@ async function startParts(
   const context = {
     ...shared,
     guardian,
+    lease,
+    hasPeers: fenced,
     allocatable: () => allocatableOf(capacityOf(monitor.current(), limits.machinesPerHost), config),
     diskHasRoom: () => monitor.current().diskFreeBytes > diskReserveBytes,
     imageUseChanged: () => imageController.refresh(),
@@ -147,23 +139,26 @@ async function startParts(
   const machines = await startMachineController(context)
   undo.add(() => machines.stop())
   undo.add(followFirewall(config, host, components))
-  // Not the guardian: a daemon that waits for it is well, and a restart would not bring it back.
-  const checkHealth = async (): Promise<void> => {
-    await store.revision()
-  }
+  const leader = startLeader(
+    { host: host.name, timing, fenced },
+    { ...components, store, objects, facts, events, metrics: createLeaderMetrics(metrics) },
+  )
+  undo.add(() => leader.stop())
   const server = await startApiServer(
     {
       socketPath: config.socket,
       socketGroup: config.socketGroup,
       version: ownVersion(),
       readiness: { store: () => store.revision(), guardian: () => guardian.hello() },
+      fleet: ground.operations,
       subresources: createSubresources({ machines, imageController, accessKey }, context),
     },
     { ...components, objects, metrics },
   )
   undo.add(() => server.close())
   log.info({ socket: config.socket, version: ownVersion() }, 'macfleetd is ready')
-  return { checkHealth, stop: () => undo.run(log) }
+  // Not the guardian: a daemon that waits for it is well, and a restart would not bring it back.
+  return { checkHealth: ground.checkHealth, stop: () => undo.run(log) }
 }
 
 /** Without ssh-keygen there is no `exec` with a terminal; everything else works. */
@@ -179,12 +174,24 @@ async function findAccessKey(
   }
 }
 
-async function ensureDefaultNamespace(objects: Objects): Promise<void> {
-  const metadata = { name: defaultNamespace }
-  if ((await objects.find(namespaceKind, metadata)) !== undefined) return
-  try {
-    await objects.create(namespaceKind, { apiVersion: 'v1', kind: 'Namespace', metadata })
-  } catch (error) {
-    if (!isFailure(error, 'alreadyExists')) throw error
+/** In the background, because a host of a fleet starts while its store is away. */
+function ensureDefaultNamespace(components: DaemonComponents & { objects: Objects }): () => void {
+  const { objects, clock, log } = components
+  const stopping = new AbortController()
+  const run = async (): Promise<void> => {
+    const metadata = { name: defaultNamespace }
+    while (!stopping.signal.aborted) {
+      try {
+        if ((await objects.find(namespaceKind, metadata)) !== undefined) return
+        await objects.create(namespaceKind, { apiVersion: 'v1', kind: 'Namespace', metadata })
+        return
+      } catch (error) {
+        if (isFailure(error, 'alreadyExists')) return
+        log.warn({ error: messageOf(error) }, 'the default namespace could not be made')
+        await sleep(clock, namespaceRetryMs, stopping.signal).catch(() => {})
+      }
+    }
   }
+  void run()
+  return () => stopping.abort()
 }

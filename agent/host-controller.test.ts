@@ -25,7 +25,7 @@ async function openHost() {
   const shared = { clock, random: systemRandom, limits: defaultLimits, log: silentLog }
   const store = createMemoryStore(shared)
   const objects = createObjects({}, { ...shared, store })
-  const config = completeConfig({ dataDir: folder, hostName: 'mac-1', labels: { rack: 'r1' } })
+  const config = completeConfig({ dataDir: folder, hostName: 'mac-1', fleet: { rack: 'r1' } })
   const monitor = await startMonitor(
     { folder, intervalMs: 1000 },
     { ...shared, metrics: createMetrics() },

@@ -28,6 +28,8 @@ export interface HostControllerComponents {
   images: ImageStore
   host: GuestHost
   reservations: Reservations
+  /** Where the other hosts reach it, in a fleet. */
+  address?: string | undefined
 }
 
 /** Tells in the store what this host is and how it is. */
@@ -51,10 +53,23 @@ export async function startHostController(
 ): Promise<HostController> {
   const { clock, log, config, objects, host } = components
   const stopping = new AbortController()
-  await ensureHost(objects, host.name, config.labels ?? {})
-  const tell = () =>
-    objects.changeStatus(hostKind, { name: host.name }, status => hostStatus(status, components))
-  await tell()
+  let isThere = false
+  const tell = async (): Promise<void> => {
+    if (!isThere) await ensureHost(objects, host.name, config)
+    isThere = true
+    const reference = { name: host.name }
+    const told = await objects.changeStatus(hostKind, reference, status =>
+      hostStatus(status, components),
+    )
+    // Removed from the fleet and let in again, for example.
+    isThere = told !== undefined
+  }
+  /** A host has to start while the store is away: it has guests to look after. */
+  const tryToTell = () =>
+    tell().catch(error => {
+      log.warn({ error: messageOf(error) }, "the host's status could not be told")
+    })
+  await tryToTell()
 
   const run = async (): Promise<void> => {
     while (!stopping.signal.aborted) {
@@ -62,9 +77,7 @@ export async function startHostController(
       if (stopping.signal.aborted) return
       const found = await lookAgain(host, components.run)
       if (found) log.info({ qemu: host.qemu?.version }, 'what guests need was installed')
-      await tell().catch(error => {
-        log.warn({ error: messageOf(error) }, "the host's status could not be told")
-      })
+      await tryToTell()
     }
   }
   const running = run()
@@ -76,21 +89,22 @@ export async function startHostController(
   }
 }
 
-async function ensureHost(
-  objects: Objects,
-  name: string,
-  labels: Record<string, string>,
-): Promise<void> {
+/** Its labels and taints are those of its configuration; labels given by hand stay beside them. */
+async function ensureHost(objects: Objects, name: string, config: Config): Promise<void> {
+  const { rack } = config.fleet
+  const labels = { ...(rack !== undefined && { rack }), ...config.labels }
+  const taints = config.taints === undefined ? {} : { taints: config.taints }
   const current = await objects.find(hostKind, { name })
   if (current === undefined) {
     const metadata = { name, labels }
-    const spec = { schedulable: true }
+    const spec = { schedulable: true, ...taints }
     await objects.create(hostKind, { apiVersion: 'macfleet.dev/v1', kind: 'Host', metadata, spec })
     return
   }
   await objects.change(hostKind, { name }, host => ({
     ...host,
     metadata: { ...host.metadata, labels: { ...host.metadata.labels, ...labels } },
+    spec: { ...host.spec, ...taints },
   }))
 }
 
@@ -118,6 +132,7 @@ function hostStatus(
     kernel: release(),
     arch: arch() === 'arm64' ? 'aarch64' : 'x86_64',
     cpuModel: cpus()[0]?.model ?? '',
+    ...(components.address !== undefined && { address: components.address }),
     images: images.list().map(image => image.digest),
     missingContainment: missingContainment(host.containment),
     conditions: withCondition(

@@ -7,6 +7,7 @@ import { createLog } from '../base/log.ts'
 import { createMetrics } from '../base/metrics.ts'
 import { systemRandom } from '../base/random.ts'
 import { type Config, readInvocation, usage } from './config.ts'
+import type { Daemon } from './daemon.ts'
 import { ownVersion } from './host-controller.ts'
 
 /** How long a stop may take before the process ends anyway. */
@@ -14,6 +15,7 @@ const stopTimeoutMs = 15_000
 
 async function serve(config: Config): Promise<void> {
   const { startDaemon } = await import('./daemon.ts')
+  const { createTransitions } = await import('./transitions.ts')
   const { startNotifier } = await import('./notify.ts')
   const log = createLog({ level: config.logLevel, fields: { program: 'macfleetd' } })
   const components = {
@@ -22,25 +24,39 @@ async function serve(config: Config): Promise<void> {
     log,
     limits: defaultLimits,
     run: runCommand,
-    metrics: createMetrics(),
+    transitions: createTransitions({ log }),
   }
+  const { transitions } = components
+  const start = () => startDaemon(config, { ...components, metrics: createMetrics() })
   process.on('unhandledRejection', error => {
     // One part's mistake must not end the others; systemd's watchdog ends a daemon that hangs.
     log.error({ error: messageOf(error), stack: (error as Error)?.stack }, 'unhandled rejection')
   })
-  const daemon = await startDaemon(config, components)
-  const notifier = await startNotifier({ checkHealth: daemon.checkHealth }, components)
+  let daemon: Daemon | undefined = await start()
+  // While its parts are down for a change, it is as well as it can be.
+  const notifier = await startNotifier(
+    { checkHealth: async () => daemon?.checkHealth() },
+    components,
+  )
   const stop = async (signal: NodeJS.Signals): Promise<void> => {
     log.info({ signal }, 'stopping; guests run on')
     systemClock.setTimer(stopTimeoutMs, () => process.exit(1))
+    transitions.stop()
     await notifier.stop()
-    await daemon.stop()
+    await daemon?.stop()
     process.exit(0)
   }
   process.once('SIGTERM', stop)
   process.once('SIGINT', stop)
   // Node would do this when it ends; a daemon that is killed has it done, and the next starts fast.
   flushCompileCache()
+  for (;;) {
+    await transitions.ready()
+    await daemon.stop()
+    daemon = undefined
+    await transitions.perform()
+    daemon = await start()
+  }
 }
 
 async function repairStore(config: Config): Promise<void> {

@@ -579,6 +579,30 @@ export const errorTable = {
   },
 
   // The fleet: membership and certificates
+  transitionRunning: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: '{kind} is under way',
+    next: '`macfleet cluster status` shows how far it is',
+  },
+  notInFleet: {
+    reason: 'BadRequest',
+    httpStatus: 400,
+    sentence: 'this is a single host, and {what} needs a fleet',
+    next: '`macfleet cluster init` makes a fleet of it, `cluster join` lets it join one',
+  },
+  inFleetAlready: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: '{host} is a host of a fleet already',
+    next: '`macfleet cluster leave` takes it out of it',
+  },
+  hostHasMachines: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: '{host} has {count} machines of its own: {names}',
+    next: 'Delete them first; what they are would be lost',
+  },
   tokenMalformed: {
     reason: 'BadRequest',
     httpStatus: 400,

@@ -1,9 +1,9 @@
 import { backoffMs } from '../../base/backoff.ts'
-import { isFailure } from '../../base/errors.ts'
 import { endingOf } from '../../kvm/ending.ts'
 import type { VirtualMachine } from '../../resources/virtual-machine.ts'
 import type { ExitRecord } from '../guardian/protocol.ts'
 import { type GuestRecord, longestRestartMs, type RecordedExit } from './record.ts'
+import { forgetProcess } from './remove.ts'
 import type { StepContext } from './step-context.ts'
 import { saveRecord, type Tracked } from './tracked.ts'
 
@@ -38,21 +38,11 @@ export async function collectExit(
     tell(machine, lastExit, context)
   }
   await saveRecord(tracked)
-  await forget(uid, context)
+  await forgetProcess(uid, context)
   tracked.runtime = undefined
   tracked.stopping?.abort()
   tracked.stopping = undefined
   await runtime?.close()
-}
-
-/** Frees the name; that may have been done already, by a request whose answer was lost. */
-async function forget(uid: string, { guardian, processes }: CollectContext): Promise<void> {
-  try {
-    await guardian.forget(uid)
-  } catch (error) {
-    if (!isFailure(error, 'guardianProcessNotFound')) throw error
-  }
-  processes.delete(uid)
 }
 
 /** What ended a run: what QEMU said before it was let go, else what its process and our intent say. */

@@ -2,21 +2,24 @@ import { preciseTimestamp, timestamp } from '../../base/clock.ts'
 import { isFailure, MacfleetError, messageOf } from '../../base/errors.ts'
 import { createTurns } from '../../base/turns.ts'
 import { type Again, createWorkQueue, type WorkQueue } from '../../base/work-queue.ts'
+import { createHostPlacements, type HostPlacements } from '../../cluster/fleet/host-placements.ts'
+import { isAnchored } from '../../cluster/fleet/placement.ts'
 import { type Following, followObjects } from '../../cluster/object-follow.ts'
-import { requestOf, sumOf } from '../../cluster/scheduler/amounts.ts'
 import { guestFolder } from '../../kvm/guest-folder.ts'
 import { parseDurationMs } from '../../resources/duration.ts'
+import { hostKind } from '../../resources/host.ts'
 import { imageKind } from '../../resources/image.ts'
 import { type VirtualMachine, virtualMachineKind } from '../../resources/virtual-machine.ts'
-import { placedFirst, type Waiting } from '../capacity.ts'
-import { decide, type Step } from './decide.ts'
+import { decide, type Standing, type Step } from './decide.ts'
 import { followGuardian, type GuardianFollowing } from './guardian-follow.ts'
 import { openRuntime } from './guest-runtime.ts'
 import type { MachineContext } from './machine-context.ts'
 import { createMachineMetrics, type MachineMetrics } from './metrics.ts'
 import { ProcessBook } from './process-book.ts'
 import { type GuestRecord, readRecords } from './record.ts'
+import { evictGuest } from './remove.ts'
 import { situationOf } from './situation.ts'
+import { standingOf } from './standing.ts'
 import { statusOf, type View } from './status.ts'
 import { clearObstacle, performStep } from './steps.ts'
 import { newTracked, type Tracked } from './tracked.ts'
@@ -53,6 +56,9 @@ class Controller implements MachineController {
   readonly #choosing = createTurns()
   readonly #metrics: MachineMetrics
   readonly #followings: Following[] = []
+  readonly #placements: HostPlacements
+  #hostDrains = false
+  #endLease = () => {}
   #guardian: GuardianFollowing | undefined
 
   constructor(context: MachineContext) {
@@ -63,6 +69,11 @@ class Controller implements MachineController {
     )
     const phases = () => [...this.#tracked.values()].flatMap(({ phase }) => phase ?? [])
     this.#metrics = createMachineMetrics(context.metrics, phases)
+    const { leaseRevision } = context.lease
+    this.#placements = createHostPlacements(
+      { host: context.host.name, leaseRevision, onChange: uid => this.#onPlacement(uid) },
+      context,
+    )
   }
 
   async start(): Promise<void> {
@@ -76,11 +87,15 @@ class Controller implements MachineController {
       },
       this.#context,
     )
+    this.#endLease = this.#context.lease.onChange(() => this.wake())
     // Whom the first list woke found no guardian yet, and not all are in the store to be seen.
     this.wake()
     this.#followings.push(
-      followObjects(virtualMachineKind, this.#context, machine => this.#trackMachine(machine)),
+      followObjects(virtualMachineKind, this.#context, machine => this.#onMachine(machine)),
       followObjects(imageKind, this.#context, () => this.#wakeHindered()),
+      followObjects(hostKind, this.#context, ({ metadata, spec }) => {
+        if (metadata.name === host.name) this.#setDraining(spec.drain ?? false)
+      }),
     )
   }
 
@@ -94,22 +109,21 @@ class Controller implements MachineController {
 
   async stop(): Promise<void> {
     this.#guardian?.stop()
-    await Promise.all(this.#followings.map(following => following.stop()))
+    this.#endLease()
+    await Promise.all([this.#placements, ...this.#followings].map(one => one.stop()))
     for (const tracked of this.#tracked.values()) tracked.stopping?.abort()
     await this.#queue.stop()
     await Promise.all([...this.#tracked.values()].map(tracked => tracked.runtime?.close()))
   }
 
-  /** Those that wait for room in the order in which they are to get it. */
   #wakeHindered(): void {
-    const last: Waiting = {
-      priority: Number.NEGATIVE_INFINITY,
-      sinceMs: 0,
-      request: sumOf([]),
-    }
-    const hindered = [...this.#tracked.values()].filter(({ obstacle }) => obstacle !== undefined)
-    hindered.sort((one, other) => placedFirst(one.waiting ?? last, other.waiting ?? last))
-    for (const { uid } of hindered) this.#queue.add(uid)
+    for (const { uid, obstacle } of this.#tracked.values()) if (obstacle) this.#queue.add(uid)
+  }
+
+  #setDraining(drains: boolean): void {
+    if (drains === this.#hostDrains) return
+    this.#hostDrains = drains
+    this.wake()
   }
 
   /** All that run count before the first that waits is started: what they have is not free. */
@@ -126,17 +140,18 @@ class Controller implements MachineController {
     this.wake()
   }
 
-  #trackMachine(machine: VirtualMachine): void {
-    const { uid, namespace, name } = machine.metadata
-    if (uid === undefined || namespace === undefined || !this.#isOurs(machine)) return
-    if (!this.#tracked.has(uid)) this.#track({ uid, namespace, name }, undefined)
-    this.#queue.add(uid)
+  #onMachine({ metadata: { uid } }: VirtualMachine): void {
+    if (uid !== undefined && this.#tracked.has(uid)) this.#queue.add(uid)
   }
 
-  /** A machine that has no host yet is ours: there is no other host to take it. */
-  #isOurs(machine: VirtualMachine): boolean {
-    const host = machine.status?.host
-    return host === undefined || host === this.#context.host.name
+  /** A machine is this host's business when it was given to it, or something of it is here. */
+  #onPlacement(uid: string): void {
+    const placement = this.#placements.of(uid)
+    if (placement?.host === this.#context.host.name && !this.#tracked.has(uid)) {
+      if (standingOf(placement, undefined, placement.host) === 'elsewhere') return
+      this.#track(placement, undefined)
+    }
+    if (this.#tracked.has(uid)) this.#queue.add(uid)
   }
 
   #track(
@@ -150,12 +165,16 @@ class Controller implements MachineController {
   async #handle(uid: string): Promise<Again> {
     const tracked = this.#tracked.get(uid)
     if (tracked === undefined || !this.#guardian?.isTrue()) return undefined
+    this.#adopt(tracked)
+    if (this.#standing(tracked) === 'elsewhere') return await this.#evict(tracked)
     const machine = await this.#machineOf(tracked)
-    if (machine === undefined) return this.#leaveAlone(tracked)
+    if (machine === undefined) return await this.#withoutMachine(tracked)
     let step: Step = { kind: 'rest' }
     for (let count = 0; count < stepsInARow; count++) {
-      this.#adopt(tracked, machine)
-      step = decide(situationOf(machine, tracked, this.#surroundings(uid)))
+      this.#adopt(tracked)
+      const standing = this.#standing(tracked)
+      if (standing === 'elsewhere') return { againMs: 0 }
+      step = decide(situationOf(machine, tracked, this.#surroundings(uid, standing)))
       const goOn = await this.#perform(step, tracked, machine)
       if (step.kind === 'destroy') {
         this.#tracked.delete(uid)
@@ -164,18 +183,37 @@ class Controller implements MachineController {
       }
       if (!goOn) break
     }
-    await this.#tellStatus(tracked, step)
+    if (isTold(this.#standing(tracked))) await this.#tellStatus(tracked, step)
     return this.#nextLook(tracked, machine, step)
+  }
+
+  #standing({ uid, record }: Tracked): Standing | 'elsewhere' {
+    if (!this.#placements.isKnown()) return 'unknown'
+    return standingOf(this.#placements.of(uid), record, this.#context.host.name)
+  }
+
+  /** Removes what is here of a machine that is not this host's, or no longer with that disk. */
+  async #evict(tracked: Tracked): Promise<Again> {
+    const { uid, namespace, name } = tracked
+    const isGone = await evictGuest(tracked, { ...this.#context, processes: this.#processes })
+    if (!isGone) return undefined
+    this.#context.log.info({ uid, namespace, name }, 'removed a guest that belongs here no more')
+    this.#tracked.delete(uid)
+    this.#wakeHindered()
+    // It may have been given to this host once more.
+    this.#onPlacement(uid)
+    return undefined
   }
 
   /**
    * A guest whose machine is not in the store is neither started, stopped nor removed: a deletion
    * goes through the finalizer, so a machine can't be missing unless the store lost it.
    */
-  #leaveAlone({ uid, namespace, name, folder, record }: Tracked): undefined {
+  async #withoutMachine({ uid, namespace, name, folder, record }: Tracked): Promise<undefined> {
     if (record === undefined && this.#processes.get(uid) === undefined) {
-      // Deleted before anything was made of it, or the watch told of its deletion after we did it.
+      // Deleted before anything was made of it, or we died between its deletion and this.
       this.#tracked.delete(uid)
+      await this.#placements.remove(uid)
       return
     }
     const fields = { uid, namespace, name, folder: folder.path }
@@ -188,20 +226,27 @@ class Controller implements MachineController {
     return machine?.metadata.uid === uid ? machine : undefined
   }
 
-  #surroundings(uid: string) {
+  #surroundings(uid: string, standing: Standing) {
     const { clock } = this.#context
-    const process = this.#processes.get(uid)
-    const diskHasRoom = this.#context.diskHasRoom()
-    return { process, nowMs: clock.wallMs(), monotonicMs: clock.monotonicMs(), diskHasRoom }
+    return {
+      process: this.#processes.get(uid),
+      nowMs: clock.wallMs(),
+      monotonicMs: clock.monotonicMs(),
+      diskHasRoom: this.#context.diskHasRoom(),
+      standing,
+      placement: this.#placements.of(uid),
+      leaseRevision: this.#context.lease.leaseRevision(),
+      hostDrains: this.#hostDrains,
+    }
   }
 
   /** Takes control of a QEMU that runs: just started, or found after a restart of the daemon. */
-  #adopt(tracked: Tracked, machine: VirtualMachine): void {
+  #adopt(tracked: Tracked): void {
     const process = this.#processes.get(tracked.uid)
     const runs = process !== undefined && process.ended === undefined
     if (!runs || tracked.runtime !== undefined) return
-    const request = tracked.record?.request ?? requestOf(machine)
-    this.#context.reservations.adopt(tracked.uid, request)
+    const request = tracked.record?.request
+    if (request !== undefined) this.#context.reservations.adopt(tracked.uid, request)
     clearObstacle(tracked)
     tracked.runtime = openRuntime(
       { tracked, onChange: () => this.#queue.add(tracked.uid) },
@@ -217,7 +262,7 @@ class Controller implements MachineController {
         processes: this.#processes,
         metrics: this.#metrics,
         choosing: this.#choosing,
-        waiting: except => this.#waiting(except),
+        placements: this.#placements,
         records: () => this.#records(),
         wake: () => this.#queue.add(tracked.uid),
         wakeHindered: () => this.#wakeHindered(),
@@ -225,30 +270,34 @@ class Controller implements MachineController {
     } catch (error) {
       if (isAboutProcesses(error)) this.#guardian?.doubt()
       if (step.kind !== 'start') throw error
-      this.#hinder(tracked, machine, error)
+      // What has changed is heard of by itself.
+      if (!isFailure(error, 'placementChanged')) await this.#hinder(tracked, machine, error)
       return false
     }
   }
 
   /** A start that could not be: told in the machine's conditions and tried again later. */
-  #hinder(tracked: Tracked, machine: VirtualMachine, error: unknown): void {
+  async #hinder(tracked: Tracked, machine: VirtualMachine, error: unknown): Promise<void> {
     const known = error instanceof MacfleetError ? error.code : 'startFailed'
     const reason = known.charAt(0).toUpperCase() + known.slice(1)
     const message = messageOf(error).slice(0, messageLength)
     // Amounts that are free change from try to try: that is not news.
     const isNew = tracked.obstacle?.reason !== reason
     tracked.obstacle = { reason, message }
-    if (reason !== 'HostFull') tracked.waiting = undefined
     this.#context.reservations.release(tracked.uid)
+    if (this.#mayRefuse(tracked, error)) {
+      await this.#placements.refuse(tracked.uid, { reason, message })
+    }
     if (!isNew) return
     this.#context.log.warn({ uid: tracked.uid, reason, message }, 'a machine could not be started')
     this.#context.events.record(machine, { type: 'Warning', reason, message })
   }
 
-  #waiting(except: string): Waiting[] {
-    return [...this.#tracked.values()].flatMap(({ uid, waiting }) =>
-      uid === except || waiting === undefined ? [] : [waiting],
-    )
+  /** Of what is in the way here, and not elsewhere, others are asked; not once its disk is here. */
+  #mayRefuse({ uid }: Tracked, error: unknown): boolean {
+    const placement = this.#placements.of(uid)
+    if (!this.#context.hasPeers || placement?.state !== 'Assigned') return false
+    return !isAnchored(placement) && ofThisHost.some(code => isFailure(error, code))
   }
 
   #records(): GuestRecord[] {
@@ -320,6 +369,24 @@ class Controller implements MachineController {
     await objects.remove(virtualMachineKind, machine.metadata, uid === undefined ? {} : { uid })
     return undefined
   }
+}
+
+/** What stands in the way on this host and may not on another. */
+const ofThisHost = [
+  'hostFull',
+  'hostDiskFull',
+  'unavailable',
+  'machineUnsupported',
+  'firmwareMissing',
+  'imageContentMissing',
+  'portTaken',
+  'portsExhausted',
+  'commandMissing',
+] as const
+
+/** Whose status is this host's to tell; that of the others is the leader's, or another host's. */
+function isTold(standing: Standing | 'elsewhere'): boolean {
+  return standing === 'ours' || standing === 'resting'
 }
 
 /** Whether our picture of the guardian's processes may be wrong: a request may have been carried out. */

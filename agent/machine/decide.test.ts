@@ -3,6 +3,9 @@ import { describe, expect, test } from 'vitest'
 import { decide, type Situation, type Step } from './decide.ts'
 
 const idle: Situation = {
+  standing: 'ours',
+  draining: false,
+  claimIsOld: false,
   wanted: 'Running',
   restartPolicy: 'OnFailure',
   mayCutPower: true,
@@ -65,6 +68,28 @@ describe('decide', () => {
     ],
     ['starts a panicked guest', { ...idle, ...exit('GuestPanicked') }, 'start'],
     ['starts after the guardian was lost', { ...idle, ...exit('GuardianLost') }, 'start'],
+    ['asks for room when it had rested', { ...idle, standing: 'resting' }, 'askForRoom'],
+    ['asks again: nothing is lost by it', { ...idle, standing: 'waking' }, 'askForRoom'],
+    ['starts nothing of which it knows nothing', { ...idle, standing: 'unknown' }, 'wait'],
+    [
+      'removes nothing of which it knows nothing',
+      { ...idle, standing: 'unknown', wanted: 'Gone' },
+      'wait',
+    ],
+    ['obeys its user whoever has the machine', { ...running, standing: 'unknown' }, 'rest'],
+    ['empties a host that is drained', { ...running, draining: true }, 'shutDown'],
+    ['claims anew what it runs', { ...running, claimIsOld: true }, 'claimAnew'],
+    [
+      'claims nothing for what is to stop',
+      { ...running, claimIsOld: true, wanted: 'Stopped' },
+      'shutDown',
+    ],
+    ['gives up what may run elsewhere', { ...idle, draining: true }, 'surrender'],
+    [
+      'gives up nothing that rests',
+      { ...idle, draining: true, wanted: 'Stopped', standing: 'resting' },
+      'rest',
+    ],
     ['obeys Never', { ...idle, ...exit('GuardianLost'), restartPolicy: 'Never' }, 'rest'],
   ])('%s', (_, situation, kind) => {
     expect(decide(situation).kind).toBe(kind)
@@ -72,6 +97,9 @@ describe('decide', () => {
 
   test('reaches what is wanted from anywhere, and then rests', () => {
     const anywhere: fc.Arbitrary<Situation> = fc.record({
+      standing: fc.constantFrom('ours', 'resting', 'waking', 'unknown'),
+      draining: fc.boolean(),
+      claimIsOld: fc.boolean(),
       wanted: fc.constantFrom('Running', 'Stopped', 'Suspended', 'Gone'),
       restartPolicy: fc.constantFrom('Never', 'OnFailure', 'Always'),
       mayCutPower: fc.boolean(),
@@ -79,7 +107,7 @@ describe('decide', () => {
       guest: fc.constantFrom('unknown', 'running', 'paused', 'blocked', 'ended'),
       diskHasRoom: fc.boolean(),
       stopping: fc.boolean(),
-      intent: fc.constantFrom('stop', 'restart', 'delete', 'ended', undefined),
+      intent: fc.constantFrom('stop', 'restart', 'delete', 'drain', 'ended', undefined),
       startBegun: fc.boolean(),
       blockedWaitMs: fc.constantFrom(0, 100),
       lastExit: fc.option(
@@ -106,11 +134,17 @@ describe('decide', () => {
         for (let count = 0; count < 12; count++) {
           const step = decide(situation)
           if (step.kind === 'destroy') destroyed = true
-          if (destroyed || (step.kind === 'rest' && !situation.stopping)) break
+          if (
+            destroyed ||
+            step.kind === 'surrender' ||
+            (step.kind === 'rest' && !situation.stopping)
+          )
+            break
           situation = carryOut(situation, step)
         }
         expect(destroyed).toBe(start.wanted === 'Gone')
         if (start.wanted === 'Stopped') expect(situation.process).toBe('none')
+        if (start.draining) return
         if (situation.process === 'running' && situation.guest !== 'unknown') {
           expect(situation.guest).toBe(start.wanted === 'Suspended' ? 'paused' : 'running')
         }
@@ -126,7 +160,19 @@ function carryOut(situation: Situation, step: Step): Situation {
     case 'rest':
       return { ...situation, stopping: false, guest: 'ended' }
     case 'wait':
-      return { ...situation, waitMs: 0, blockedWaitMs: 0, diskHasRoom: true }
+      return {
+        ...situation,
+        ...(situation.standing === 'unknown' && { standing: 'resting' }),
+        waitMs: 0,
+        blockedWaitMs: 0,
+        diskHasRoom: true,
+      }
+    case 'askForRoom':
+      return { ...situation, standing: 'ours' }
+    case 'surrender':
+      return situation
+    case 'claimAnew':
+      return { ...situation, claimIsOld: false }
     case 'start':
       return { ...situation, ...asked, startBegun: true, process: 'running', guest: 'running' }
     case 'shutDown':

@@ -7,8 +7,19 @@ export interface LastExit {
   intended: boolean
 }
 
+/**
+ * What the placement says of a machine: this host may run it (`ours`), has its disk and would have to
+ * ask for room (`resting`) or has asked (`waking`), or nothing is known of it now (`unknown`).
+ */
+export type Standing = 'ours' | 'resting' | 'waking' | 'unknown'
+
 /** What is known of one machine at one moment: all that the next step depends on. */
 export interface Situation {
+  standing: Standing
+  /** What was claimed for the guest is not what would be claimed now. */
+  claimIsOld: boolean
+  /** It is to run elsewhere: the host is being emptied, and the machine may be replaced. */
+  draining: boolean
   /** What the user wants; Gone when the machine is being deleted. */
   wanted: VirtualMachineSpec['powerState'] | 'Gone'
   restartPolicy: VirtualMachineSpec['restartPolicy']
@@ -23,7 +34,7 @@ export interface Situation {
   /** A shutdown that we asked for is under way. */
   stopping: boolean
   /** Why its run is being ended, as written down; it outlives a daemon, `stopping` does not. */
-  intent: 'stop' | 'restart' | 'delete' | 'ended' | undefined
+  intent: 'stop' | 'restart' | 'delete' | 'drain' | 'ended' | undefined
   /** A start was begun that did not take place: the daemon ended, or something was in its way. */
   startBegun: boolean
   /** Milliseconds until a guest that is blocked is resumed again. */
@@ -42,7 +53,10 @@ export type Step =
   | { kind: 'rest' }
   | { kind: 'wait'; forMs: number }
   | { kind: 'start' }
-  | { kind: 'shutDown'; intent: 'stop' | 'restart' | 'delete' }
+  | { kind: 'askForRoom' }
+  | { kind: 'surrender' }
+  | { kind: 'claimAnew' }
+  | { kind: 'shutDown'; intent: 'stop' | 'restart' | 'delete' | 'drain' }
   | { kind: 'quit'; intent: 'delete' | 'ended' }
   | { kind: 'pause' }
   | { kind: 'resume' }
@@ -51,6 +65,9 @@ export type Step =
   | { kind: 'destroy' }
 
 const rest: Step = { kind: 'rest' }
+
+/** How often a machine is looked at of whose placement nothing is known. */
+const unknownRetryMs = 5000
 
 /** How often a guest that waits for room on the disk is looked at. */
 export const blockedRetryMs = 2000
@@ -75,12 +92,16 @@ function decideRunning(situation: Situation): Step {
   if (situation.stopping) return rest
   if (wanted === 'Gone') return { kind: 'shutDown', intent: 'delete' }
   if (wanted === 'Stopped') return { kind: 'shutDown', intent: 'stop' }
+  if (situation.draining) return { kind: 'shutDown', intent: 'drain' }
   // Begun by a daemon that is gone: the guest may be on its way down, so it is seen through.
   const { intent } = situation
-  if (intent === 'stop' || intent === 'restart') return { kind: 'shutDown', intent }
+  if (intent === 'stop' || intent === 'restart' || intent === 'drain') {
+    return { kind: 'shutDown', intent }
+  }
   if (situation.restartAsked) return { kind: 'shutDown', intent: 'restart' }
   // It runs, as was asked; or the wish would start it again after its next end.
   if (situation.startAsked && guest === 'running') return { kind: 'acknowledge' }
+  if (situation.claimIsOld) return { kind: 'claimAnew' }
   if (wanted === 'Suspended' && guest === 'running') return { kind: 'pause' }
   if (wanted === 'Running' && guest === 'paused') return { kind: 'resume' }
   if (guest === 'blocked') {
@@ -93,10 +114,15 @@ function decideRunning(situation: Situation): Step {
 }
 
 function decideAbsent(situation: Situation): Step {
-  const { wanted, waitMs } = situation
+  const { wanted, waitMs, standing } = situation
+  // Nothing is begun, and nothing given up, on what is not known.
+  if (standing === 'unknown') return { kind: 'wait', forMs: unknownRetryMs }
   if (wanted === 'Gone') return { kind: 'destroy' }
   if (wanted !== 'Running' || !mayStart(situation)) return rest
-  return waitMs > 0 ? { kind: 'wait', forMs: waitMs } : { kind: 'start' }
+  if (situation.draining) return { kind: 'surrender' }
+  if (waitMs > 0) return { kind: 'wait', forMs: waitMs }
+  if (standing === 'ours') return { kind: 'start' }
+  return { kind: 'askForRoom' }
 }
 
 /** Whether a guest that does not run may start, by its history and its policy. */

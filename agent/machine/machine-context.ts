@@ -6,10 +6,12 @@ import type { Registry } from '../../base/metrics.ts'
 import type { Random } from '../../base/random.ts'
 import type { EventRecorder } from '../../cluster/event-recorder.ts'
 import type { Objects } from '../../cluster/objects.ts'
+import type { Store } from '../../cluster/store/store.ts'
 import type { ImageStore } from '../../images/image-store.ts'
 import type { Amounts } from '../../resources/host.ts'
 import type { Reservations } from '../capacity.ts'
 import type { Guardian } from '../guardian/client.ts'
+import type { HeldLease } from '../host-lease.ts'
 import type { GuestHost } from './guest-host.ts'
 
 /** What the machine controller needs. */
@@ -20,12 +22,16 @@ export interface MachineContext {
   limits: Limits
   run: CommandRunner
   metrics: Registry
+  store: Store
   objects: Objects
   events: EventRecorder
   images: ImageStore
   guardian: Guardian
   host: GuestHost
   reservations: Reservations
+  lease: HeldLease
+  /** Whether there are other hosts, to which a machine can go that this one does not take. */
+  hasPeers: boolean
   /** What guests may have of this host, by the newest sample. */
   allocatable(): Amounts
   /** Whether more than the reserve is free where guests write. */

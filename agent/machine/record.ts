@@ -13,7 +13,7 @@ import type { ExitReason, VirtualMachineStatus } from '../../resources/virtual-m
 export const longestRestartMs = 300_000
 
 /** Why we end a guest's run. `ended`: the guest ended by itself and its QEMU is let go. */
-export type Intent = 'stop' | 'restart' | 'delete' | 'ended'
+export type Intent = 'stop' | 'restart' | 'delete' | 'drain' | 'ended'
 
 /** How a run ended. */
 export interface RecordedExit {
@@ -40,6 +40,11 @@ export interface GuestRecord {
   imageDigest?: string
   /** Where its ports were offered last; kept while they are free. */
   forwards: PortForward[]
+  /**
+   * The epoch of its placement in which its disk came to be; another one's disk is not this
+   * machine's any more. Absent in records from before there were placements.
+   */
+  diskEpoch?: number
   /** How often it was started. */
   runs: number
   /** Values of the start and restart annotations that were acted upon. */

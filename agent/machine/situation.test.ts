@@ -1,9 +1,19 @@
 import { expect, test } from 'vitest'
+import type { Placement } from '../../cluster/fleet/placement.ts'
 import { testMachine, testRecord, testTracked } from '../../test/support/machine.ts'
 import { longestRestartMs } from './record.ts'
 import { guestStateOf, situationOf } from './situation.ts'
 
-const now = { process: undefined, nowMs: 1000, monotonicMs: 0, diskHasRoom: true }
+const now = {
+  process: undefined,
+  nowMs: 1000,
+  monotonicMs: 0,
+  diskHasRoom: true,
+  standing: 'ours',
+  hostDrains: false,
+  placement: undefined,
+  leaseRevision: 7,
+} as const
 const started = (value: string) => ({ annotations: { 'macfleet.dev/started-at': value } })
 
 test('a deletion comes before every other wish', () => {
@@ -67,4 +77,32 @@ test('a deletion with less grace than the shutdown under way begins its own', ()
   expect(stopping({ ...deleting, deletionGracePeriodSeconds: 5 })).toBe(false)
   tracked.stopByMs = 5000
   expect(stopping({ ...deleting, deletionGracePeriodSeconds: 5 })).toBe(true)
+})
+
+test('a host that is drained gives away only what may be replaced', () => {
+  const drains = (onHostLoss: 'Wait' | 'Replace') =>
+    situationOf(testMachine({ onHostLoss }), testTracked('/x', testRecord()), {
+      ...now,
+      hostDrains: true,
+    }).draining
+  expect([drains('Wait'), drains('Replace')]).toEqual([false, true])
+})
+
+test('a claim is old when the policy or the lease is another', () => {
+  const claimed = (given: Partial<Placement>) => {
+    const placement = { state: 'Claimed', onHostLoss: 'Replace', leaseRevision: 7, ...given }
+    return situationOf(
+      testMachine({ onHostLoss: 'Replace' }),
+      testTracked('/x', testRecord()),
+      // biome-ignore lint/suspicious/noExplicitAny: the rest of a placement does not matter here
+      { ...now, placement: placement as any },
+    ).claimIsOld
+  }
+  expect(claimed({})).toBe(false)
+  expect(claimed({ onHostLoss: 'Wait' })).toBe(true)
+  expect(claimed({ leaseRevision: 6 })).toBe(true)
+  expect(claimed({ state: 'Resting', leaseRevision: 6 })).toBe(false)
+  // Without a lease nothing can be claimed.
+  const none = { ...now, leaseRevision: undefined }
+  expect(situationOf(testMachine(), testTracked('/x', testRecord()), none).claimIsOld).toBe(false)
 })

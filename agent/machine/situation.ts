@@ -1,3 +1,4 @@
+import type { Placement } from '../../cluster/fleet/placement.ts'
 import type { RunState } from '../../kvm/qmp/commands.ts'
 import {
   restartedAtAnnotation,
@@ -5,7 +6,7 @@ import {
   type VirtualMachine,
 } from '../../resources/virtual-machine.ts'
 import type { GuardedProcess } from '../guardian/protocol.ts'
-import type { Situation } from './decide.ts'
+import type { Situation, Standing } from './decide.ts'
 import { longestRestartMs } from './record.ts'
 import type { Tracked } from './tracked.ts'
 
@@ -37,14 +38,31 @@ export interface Surroundings {
   nowMs: number
   monotonicMs: number
   diskHasRoom: boolean
+  standing: Standing
+  placement: Placement | undefined
+  /** Of the host's lease, while it lives. */
+  leaseRevision: number | undefined
+  /** The host is being emptied. */
+  hostDrains: boolean
+}
+
+/**
+ * Whether the claim says other than what is: the policy was changed, or the host has another lease,
+ * or none was needed when the guest was started.
+ */
+function isOld(machine: VirtualMachine, { placement, leaseRevision }: Surroundings): boolean {
+  if (placement?.state !== 'Claimed' || leaseRevision === undefined) return false
+  const { onHostLoss } = machine.spec
+  return placement.onHostLoss !== onHostLoss || placement.leaseRevision !== leaseRevision
 }
 
 /** Puts together what a step is decided from. */
 export function situationOf(
   machine: VirtualMachine,
   tracked: Tracked,
-  { process, nowMs, monotonicMs, diskHasRoom }: Surroundings,
+  surroundings: Surroundings,
 ): Situation {
+  const { process, nowMs, monotonicMs, diskHasRoom, standing, hostDrains } = surroundings
   const { record, runtime } = tracked
   const status = runtime?.guest.status()
   const deleting = machine.metadata.deletionTimestamp !== undefined
@@ -54,6 +72,10 @@ export function situationOf(
   const asked = (name: string, acted: string | undefined) =>
     annotations[name] !== undefined && annotations[name] !== acted
   return {
+    standing,
+    // Without its disk a machine that waits for its host would not be the same.
+    claimIsOld: isOld(machine, surroundings),
+    draining: hostDrains && machine.spec.onHostLoss === 'Replace',
     wanted: deleting ? 'Gone' : machine.spec.powerState,
     restartPolicy: machine.spec.restartPolicy,
     mayCutPower: !graceSeconds,

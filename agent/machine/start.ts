@@ -1,17 +1,16 @@
 import { existsSync } from 'node:fs'
+import { isDeepStrictEqual } from 'node:util'
 import { preciseTimestamp } from '../../base/clock.ts'
 import { failure } from '../../base/errors.ts'
+import type { Placement } from '../../cluster/fleet/placement.ts'
 import { requestOf } from '../../cluster/scheduler/amounts.ts'
-import { objections } from '../../cluster/scheduler/objections.ts'
 import { makeGuestFolder } from '../../kvm/guest-folder.ts'
-import { hostKind } from '../../resources/host.ts'
 import { imageKind } from '../../resources/image.ts'
 import {
   restartedAtAnnotation,
   startedAtAnnotation,
   type VirtualMachine,
 } from '../../resources/virtual-machine.ts'
-import { keptFor } from '../capacity.ts'
 import { checkLaunchable, chooseResources, type ImageFiles, prepareLaunch } from './launch.ts'
 import { madeFrom } from './made-from.ts'
 import { folderOwners, type GuestRecord, newRecord } from './record.ts'
@@ -32,11 +31,22 @@ export async function startGuest(
   const { uid, namespace, name, folder } = tracked
   const requestedAtMs = context.clock.wallMs()
   const { again, before } = earlier(tracked)
-  await admit(tracked, machine, context)
+  const request = requestOf(machine)
+  const promised = context.placements.of(uid)?.request
+  if (promised !== undefined && !isDeepStrictEqual(promised, request)) {
+    // It was changed since it was placed: what it wants now has to be asked for.
+    await context.placements.wake(uid, request)
+    return
+  }
+  admit(tracked, machine, context)
   const image = await findImage(machine, before, context)
   await context.images.use(image.record.digest, { uid, name: `${namespace}/${name}` })
   context.imageUseChanged()
-  const asked = { ...before, imageDigest: image.record.digest }
+  // From here on it is this host's alone, until its lease ends or the machine is given up.
+  const placement = await context.placements.claim(uid, machine.spec.onHostLoss)
+  const { diskEpoch } = placement
+  const known = { ...before, imageDigest: image.record.digest }
+  const asked = diskEpoch === undefined ? known : { ...known, diskEpoch }
   const record = await context.choosing.take(async () => {
     const others = context.records().filter(other => other.uid !== uid)
     const owners = await folderOwners(context.host.roots)
@@ -47,7 +57,8 @@ export async function startGuest(
     return tracked.record
   })
   const start = await prepareLaunch({ machine, record, folder, image }, context)
-  const identity = await context.guardian.start(start)
+  const claim = claimOf(placement, context)
+  const identity = await context.guardian.start({ ...start, ...(claim && { claim }) })
   // An exit that was pushed meanwhile says more than this answer.
   if (context.processes.get(uid)?.identity?.pid !== identity.pid) {
     const startedAt = preciseTimestamp(context.clock)
@@ -58,6 +69,12 @@ export async function startGuest(
   const message = `Started QEMU on ${context.host.name} (${context.host.accelerator.accelerator})`
   context.events.record(machine, { type: 'Normal', reason: 'Started', message })
   context.wake()
+}
+
+/** What lets the guardian start it: nothing that was claimed under a lease that has ended. */
+function claimOf({ leaseRevision, onHostLoss }: Placement, { lease }: StepContext) {
+  if (leaseRevision === undefined) return undefined
+  return lease.claim(leaseRevision, onHostLoss === 'Replace')
 }
 
 /** What is known from starts before. @throws guestRecordDamaged */
@@ -73,32 +90,21 @@ function earlier({ uid, namespace, name, folder, record }: Tracked): {
 
 /**
  * Reserves what the machine was promised.
- * @throws hostUnfit, hostDiskFull, hostFull, unavailable, machineUnsupported
+ * @throws hostDiskFull, hostFull, unavailable, machineUnsupported
  */
-async function admit(
-  tracked: Tracked,
+function admit(
+  { uid }: Tracked,
   machine: VirtualMachine,
-  context: StepContext,
-): Promise<void> {
-  const { reservations, host, clock, objects } = context
+  { host, reservations, ...context }: StepContext,
+): void {
   const { name } = host
   checkLaunchable(machine, host)
-  const self = tracked.record === undefined && (await objects.find(hostKind, { name }))
-  const unfit = self ? objections(machine.spec, self) : []
-  if (unfit.length > 0) throw failure('hostUnfit', { host: name, reasons: unfit.join('; ') })
   if (!context.diskHasRoom()) throw failure('hostDiskFull', { host: name })
-  const request = requestOf(machine)
-  const { priority } = machine.spec
-  const allocatable = context.allocatable()
-  const kept = keptFor(priority, context.waiting(tracked.uid), allocatable)
-  const lacking = reservations.reserve(tracked.uid, request, allocatable, kept)
-  if (lacking.length === 0) {
-    tracked.waiting = undefined
-    return
+  // The leader counted the same; but what is free here is known best here.
+  const lacking = reservations.reserve(uid, requestOf(machine), context.allocatable())
+  if (lacking.length > 0) {
+    throw failure('hostFull', { host: name, shortages: lacking.join('; ') })
   }
-  const sinceMs = tracked.waiting?.sinceMs ?? clock.monotonicMs()
-  tracked.waiting = { priority, request, sinceMs }
-  throw failure('hostFull', { host: name, shortages: lacking.join('; ') })
 }
 
 /**

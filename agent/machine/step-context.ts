@@ -1,6 +1,6 @@
 import { failure } from '../../base/errors.ts'
 import type { Turns } from '../../base/turns.ts'
-import type { Waiting } from '../capacity.ts'
+import type { HostPlacements } from '../../cluster/fleet/host-placements.ts'
 import type { MachineContext } from './machine-context.ts'
 import type { MachineMetrics } from './metrics.ts'
 import type { ProcessBook } from './process-book.ts'
@@ -14,8 +14,7 @@ export interface StepContext extends Omit<MachineContext, 'metrics'> {
   metrics: MachineMetrics
   /** Users and ports are given to one guest at a time, or two could be given the same. */
   choosing: Turns
-  /** Who waits for room, this one aside. */
-  waiting(uid: string): Waiting[]
+  placements: HostPlacements
   /** The records of all guests of this host. */
   records(): GuestRecord[]
   /** Has this machine looked at again. */

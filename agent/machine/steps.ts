@@ -1,6 +1,7 @@
 import { failure } from '../../base/errors.ts'
+import { takesRoom } from '../../cluster/fleet/placement.ts'
+import { requestOf } from '../../cluster/scheduler/amounts.ts'
 import { endingOf } from '../../kvm/ending.ts'
-import { removeGuestFolder } from '../../kvm/guest-folder.ts'
 import {
   startedAtAnnotation,
   type VirtualMachine,
@@ -9,6 +10,7 @@ import {
 import { collectExit } from './collect.ts'
 import { blockedRetryMs, type Step } from './decide.ts'
 import type { GuestRecord, Intent } from './record.ts'
+import { removeGuest } from './remove.ts'
 import { startGuest } from './start.ts'
 import { killGuest, type StepContext } from './step-context.ts'
 import { beginShutdown } from './stop.ts'
@@ -27,13 +29,7 @@ export async function performStep(
   switch (step.kind) {
     case 'rest':
       clearObstacle(tracked)
-      // What is to start again keeps its room; what rests does not need it.
-      if (
-        context.processes.get(tracked.uid) === undefined &&
-        context.reservations.release(tracked.uid)
-      ) {
-        context.wakeHindered()
-      }
+      await giveRoomBack(tracked, context)
       return false
     case 'wait':
       clearObstacle(tracked)
@@ -41,6 +37,17 @@ export async function performStep(
     case 'start':
       await startGuest(tracked, machine, context)
       return false
+    case 'askForRoom':
+      await context.placements.wake(tracked.uid, requestOf(machine))
+      return false
+    case 'surrender': {
+      const message = `${context.host.name} is being drained`
+      await context.placements.surrender(tracked.uid, { reason: 'Drained', message })
+      return false
+    }
+    case 'claimAnew':
+      await claimAnew(tracked, machine, context)
+      return true
     case 'acknowledge':
       await acknowledge(tracked, machine)
       return true
@@ -68,7 +75,35 @@ export async function performStep(
 /** Nothing stands in the way of a machine that is as it should be. */
 export function clearObstacle(tracked: Tracked): void {
   tracked.obstacle = undefined
-  tracked.waiting = undefined
+}
+
+/** What is to start again keeps its room; what rests does not need it. */
+async function giveRoomBack({ uid }: Tracked, context: StepContext): Promise<void> {
+  if (context.processes.get(uid) !== undefined) return
+  const released = context.reservations.release(uid)
+  const placement = context.placements.of(uid)
+  if (placement !== undefined && takesRoom(placement)) await context.placements.rest(uid)
+  if (released) context.wakeHindered()
+}
+
+/**
+ * Claims a guest that runs as its machine is now. In an order in which the store never says that it
+ * may be replaced while the guardian would not end it in time.
+ */
+async function claimAnew(
+  { uid }: Tracked,
+  machine: VirtualMachine,
+  { placements, guardian, lease }: StepContext,
+): Promise<void> {
+  const { onHostLoss } = machine.spec
+  const fenced = onHostLoss === 'Replace'
+  const tellGuardian = async (leaseRevision: number | undefined): Promise<void> => {
+    const claim = leaseRevision === undefined ? undefined : lease.claim(leaseRevision, fenced)
+    if (claim !== undefined) await guardian.claim(uid, claim)
+  }
+  if (fenced) await tellGuardian(lease.leaseRevision())
+  const { leaseRevision } = await placements.claim(uid, onHostLoss)
+  if (!fenced) await tellGuardian(leaseRevision)
 }
 
 /** Takes note that a start was asked for, of a guest that runs: it is done. */
@@ -115,15 +150,11 @@ async function quit(
 
 /** Removes everything of a guest that does not run, then lets its machine go from the store. */
 async function destroy(tracked: Tracked, context: StepContext): Promise<void> {
-  const { uid, namespace, name, folder } = tracked
-  const { images } = context
+  const { uid, namespace, name } = tracked
   const finalizer = virtualMachineKind.finalizer
   if (finalizer === undefined) throw failure('internal', { detail: 'machines have no finalizer' })
-  await removeGuestFolder(folder)
-  // Not only the one in its record: a start that failed early had no record yet.
-  for (const { digest } of images.list()) await images.release(digest, uid)
-  context.imageUseChanged()
-  context.reservations.release(uid)
+  await removeGuest(tracked, context)
   await context.objects.releaseFinalizer(virtualMachineKind, { namespace, name }, finalizer, uid)
+  await context.placements.remove(uid)
   context.log.info({ uid, namespace, name }, 'machine deleted')
 }

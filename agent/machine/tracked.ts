@@ -1,6 +1,5 @@
 import type { GuestFolder } from '../../kvm/guest-folder.ts'
 import type { Phase } from '../../resources/virtual-machine.ts'
-import type { Waiting } from '../capacity.ts'
 import { type GuestRecord, writeRecord } from './record.ts'
 import type { Runtime } from './runtime.ts'
 
@@ -27,8 +26,6 @@ export interface Tracked {
   /** Monotonic time at which that shutdown pulls the plug. */
   stopByMs: number
   obstacle: Obstacle | undefined
-  /** While it waits for room on the host: since when (monotonic), and for what. */
-  waiting: Waiting | undefined
   /** Monotonic time before which a guest that its disk blocks is not resumed again. */
   resumeNotBeforeMs: number
   /** As it was told last. */
@@ -49,7 +46,6 @@ export function newTracked(
     stopping: undefined,
     stopByMs: Number.POSITIVE_INFINITY,
     obstacle: undefined,
-    waiting: undefined,
     resumeNotBeforeMs: Number.NEGATIVE_INFINITY,
     phase: undefined,
     saving: Promise.resolve(),

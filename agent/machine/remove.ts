@@ -1,0 +1,56 @@
+import { isFailure } from '../../base/errors.ts'
+import { removeGuestFolder } from '../../kvm/guest-folder.ts'
+import { killGuest, type StepContext } from './step-context.ts'
+import type { Tracked } from './tracked.ts'
+
+/** What removing needs. */
+export type RemoveContext = Pick<
+  StepContext,
+  'guardian' | 'processes' | 'images' | 'imageUseChanged' | 'reservations'
+>
+
+/** Removes what is on this host of a guest that does not run. May be repeated. */
+export async function removeGuest(
+  { uid, folder }: Pick<Tracked, 'uid' | 'folder'>,
+  { images, imageUseChanged, reservations }: RemoveContext,
+): Promise<void> {
+  await removeGuestFolder(folder)
+  // Not only the one in its record: a start that failed early had no record yet.
+  for (const { digest } of images.list()) await images.release(digest, uid)
+  imageUseChanged()
+  reservations.release(uid)
+}
+
+/**
+ * Ends and removes a guest whose machine is not this host's any more. At once: another copy may be
+ * about to start, and nobody will ask for what this one wrote.
+ * @returns whether nothing is left; if not, its end is still to come
+ */
+export async function evictGuest(tracked: Tracked, context: RemoveContext): Promise<boolean> {
+  const { uid } = tracked
+  const process = context.processes.get(uid)
+  tracked.stopping?.abort()
+  if (process !== undefined && process.ended === undefined) {
+    await killGuest(tracked, context)
+    return false
+  }
+  const { runtime } = tracked
+  tracked.runtime = undefined
+  await runtime?.close()
+  if (process !== undefined) await forgetProcess(uid, context)
+  await removeGuest(tracked, context)
+  return true
+}
+
+/** Frees the name; that may have been done already, by a request whose answer was lost. */
+export async function forgetProcess(
+  uid: string,
+  { guardian, processes }: Pick<StepContext, 'guardian' | 'processes'>,
+): Promise<void> {
+  try {
+    await guardian.forget(uid)
+  } catch (error) {
+    if (!isFailure(error, 'guardianProcessNotFound')) throw error
+  }
+  processes.delete(uid)
+}

@@ -1,0 +1,32 @@
+import type { Placement } from '../../cluster/fleet/placement.ts'
+import type { Standing } from './decide.ts'
+import type { GuestRecord } from './record.ts'
+
+/**
+ * What a placement means to one host. `elsewhere`: the machine belongs to another host, to none, or
+ * to this one anew without the disk that is here; what is here of it has to go.
+ * @param placement undefined when there is none, or none is known
+ */
+export function standingOf(
+  placement: Placement | undefined,
+  record: Pick<GuestRecord, 'diskEpoch'> | undefined,
+  host: string,
+): Standing | 'elsewhere' {
+  if (placement === undefined) return 'unknown'
+  if (placement.host !== host) return 'elsewhere'
+  const { state, epoch, diskEpoch = epoch } = placement
+  if (record?.diskEpoch !== undefined && record.diskEpoch !== diskEpoch) return 'elsewhere'
+  switch (state) {
+    case 'Assigned':
+    case 'Claimed':
+      return 'ours'
+    case 'Resting':
+      return 'resting'
+    case 'Waking':
+      return 'waking'
+    case 'Refused':
+    case 'Lost':
+    case 'Gone':
+      return 'elsewhere'
+  }
+}
