@@ -106,6 +106,7 @@ export async function createEtcdConnection(
   let endpoints: Endpoint[] = []
   let current = 0
   let calls = 0
+  let exchangesFailed = 0
 
   const make = (url: string): Endpoint => createEndpoint({ url, tls: init.tls?.() }, rpc, clock)
   const setEndpoints = (urls: readonly string[]): void => {
@@ -204,10 +205,15 @@ export async function createEtcdConnection(
     ...endpoint.exchange(method, true),
     endpoint: endpoint.url,
     retired: endpoint.retired,
-    worked: () => availability.worked(),
+    worked() {
+      exchangesFailed = 0
+      availability.worked()
+    },
     failed(reason) {
+      if (endpoint.retired.aborted) return
       leave(endpoint, reason)
-      if (!closing.signal.aborted) availability.failed(reason)
+      // One broken exchange is no loss yet: the next is begun at another endpoint.
+      if (++exchangesFailed > 1) availability.failed(reason)
     },
   })
   /** Does something with one endpoint, which may be one that is not in the list. */

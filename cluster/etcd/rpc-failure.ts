@@ -39,7 +39,7 @@ export function kindOf(error: RpcFailure): FailureKind {
 }
 
 /** Whether this is etcd's answer with these words (3.6 says more before and after some of them). */
-export function isRefusal(error: unknown, words: string): error is RpcFailure {
+export function isRefusal(error: unknown, words: string): boolean {
   return error instanceof RpcFailure && error.message.includes(words)
 }
 

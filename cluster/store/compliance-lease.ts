@@ -50,12 +50,12 @@ export function leaseCompliance(bench: Bench): void {
       await store.revokeLease(lease)
       expect([await isThere('a'), await isThere('b')]).toEqual([false, true])
       for (const use of [
-        store.revokeLease(lease),
-        store.renewLease(lease),
-        put(store, 'c', 1, lease),
-        put(store, 'c', 1, 'never was'),
+        () => store.revokeLease(lease),
+        () => store.renewLease(lease),
+        () => put(store, 'c', 1, lease),
+        () => put(store, 'c', 1, 'never was'),
       ]) {
-        await expect(use).rejects.toMatchObject({ code: 'leaseNotFound' })
+        await expect(use()).rejects.toMatchObject({ code: 'leaseNotFound' })
       }
       expect(await isThere('c')).toBe(false)
       await store.revokeLease(other)

@@ -22,10 +22,10 @@ export function assertKept(afterRevision: number, compactedRevision: number): vo
   throw failure('revisionCompacted', { revision: afterRevision, oldest: compactedRevision + 1 })
 }
 
-/** Keeps the newest `capacity` revisions in memory. */
-export function createHistory(capacity: number): History {
+/** Keeps the newest `capacity` revisions in memory. @param before the one before the first */
+export function createHistory(capacity: number, before = firstRevision): History {
   const batches: WatchBatch[] = []
-  let compactedRevision = firstRevision
+  let compactedRevision = before
 
   return {
     add(batch) {

@@ -114,8 +114,8 @@ export interface Store {
   list(prefix: string, options?: ListOptions): Promise<Listing>
 
   /**
-   * Compares, then writes: all or nothing, and durable when it resolves. Transactions take effect
-   * one after the other, in the order in which they were called here.
+   * Compares, then writes: all or nothing, and durable when it resolves. Transactions that have a
+   * key in common take effect in the order in which they were called here.
    * @throws storeRequestTooLarge over `limits.transactionOperations` or `limits.transactionBytes`,
    *   leaseNotFound when a put names a lease that has ended, storeFull, unavailable
    */
