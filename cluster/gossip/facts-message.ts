@@ -47,7 +47,7 @@ export function messageOf(sequence: number, own: OwnFacts): FactsMessage {
   return { ...facts, sequence, images: filterOf(imageDigests) }
 }
 
-/** At most 316 bytes, whatever it says; fractions are kept to a thousandth. */
+/** At most 303 bytes, whatever it says; fractions are kept to a thousandth. */
 export function encodeFacts(message: FactsMessage): Uint8Array {
   return Buffer.concat([
     Uint8Array.of(format),
