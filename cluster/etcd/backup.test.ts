@@ -8,7 +8,7 @@ import { createManualClock } from '../../base/manual-clock.ts'
 import { createSeededRandom } from '../../base/random.ts'
 import { temporaryFolder } from '../../test/support/temporary-folder.ts'
 import { fleetKey, hostLeaseKey, memberKey, tokenPrefix } from '../fleet/keys.ts'
-import { openMemoryStore } from '../store/memory.ts'
+import { createMemoryStore } from '../store/memory.ts'
 import type { Store } from '../store/store.ts'
 import { makeBackup, readBackup, writeBackup } from './backup.ts'
 import { copiedKey } from './copy.ts'
@@ -23,7 +23,7 @@ const secrets = { 'etcd.key': 'the key of the authority' }
 
 /** A fleet with members, machines, a token, and somebody who is there now. */
 async function fleet(machines = 500): Promise<Store> {
-  const store = openMemoryStore(components)
+  const store = createMemoryStore(components)
   const put = (key: string, value: object, lease?: string) =>
     store.transaction({
       compare: [],
@@ -76,7 +76,7 @@ test('what was backed up is restored, in a new era', async () => {
   expect(again.era).toBe(7)
   expect(again.revisionBase).toBeGreaterThan(next.revisionBase + 2 ** 39)
 
-  const restored = openMemoryStore(components)
+  const restored = createMemoryStore(components)
   await restoreInto(restored, backup, next, defaultLimits)
   const of = async (from: Store) =>
     (await from.list('objects/')).entries.map(({ key, value }) => [key, value])
@@ -92,7 +92,7 @@ test('what was backed up is restored, in a new era', async () => {
 })
 
 test('a single host that is in no fleet has no such backup', async () => {
-  const store = openMemoryStore(components)
+  const store = createMemoryStore(components)
   await expect(backUp(store)).rejects.toThrow(MacfleetError)
 })
 

@@ -89,6 +89,7 @@ async function writeLines(
   const counted = createTally()
   const write = async (value: object): Promise<void> => {
     if (stream.write(`${JSON.stringify(value)}\n`)) return
+    if (stream.destroyed) throw new Error('nobody reads the backup any more')
     await new Promise<void>((resolve, reject) => {
       stream.once('drain', resolve)
       stream.once('close', () => reject(new Error('nobody reads the backup any more')))
