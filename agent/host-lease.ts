@@ -4,7 +4,7 @@ import { type Clock, sleep } from '../base/clock.ts'
 import { failure } from '../base/errors.ts'
 import type { JsonValue } from '../base/json.ts'
 import { type Log, messageOf } from '../base/log.ts'
-import { hostLeaseKey } from '../cluster/fleet/keys.ts'
+import { hostLeaseKey, hostLifeKey } from '../cluster/fleet/keys.ts'
 import type { HostLease } from '../cluster/fleet/member.ts'
 import type { Timing } from '../cluster/fleet/timing.ts'
 import type { Store } from '../cluster/store/store.ts'
@@ -202,7 +202,9 @@ async function makeKey(
   const lease = await store.grantLease(timing.hostLeaseTtlMs)
   const value: JsonValue = { hostId, bootId }
   const compare = [{ key, modRevision: 0 }]
-  const made = await store.transaction({ compare, operations: [{ put: key, value, lease }] })
+  // By the second key the leader knows that this life is another, also when it missed its beginning.
+  const operations = [{ put: key, value, lease }, { put: hostLifeKey(host), value }]
+  const made = await store.transaction({ compare, operations })
   if (made.succeeded) return { leaseId: lease, revision: made.revision, gone: false }
   await store.revokeLease(lease)
   throw changed()
