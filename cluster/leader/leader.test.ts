@@ -1,0 +1,433 @@
+import { describe, expect, test } from 'vitest'
+import { failure } from '../../base/errors.ts'
+import { silentLog } from '../../base/log.ts'
+import { findCondition } from '../../resources/condition.ts'
+import { hostKind } from '../../resources/host.ts'
+import { virtualMachineKind } from '../../resources/virtual-machine.ts'
+import { leaderBench } from '../../test/support/leader-bench.ts'
+import { noFacts } from '../fleet/facts.ts'
+import { fleetKey, hostLeaseKey, memberKey, placementKey } from '../fleet/keys.ts'
+import { takesRoom } from '../fleet/placement.ts'
+import { defaultTiming } from '../fleet/timing.ts'
+import { sumOf } from '../scheduler/amounts.ts'
+import type { Store } from '../store/store.ts'
+import { explainPlacement } from './explain.ts'
+import { forgetHost } from './forget.ts'
+
+const reference = (name: string) => ({ namespace: 'default', name })
+const spent = defaultTiming.hostLeaseTtlMs + defaultTiming.graceMs
+
+describe('placing', () => {
+  test('gives a machine to a host, which claims and runs it', async () => {
+    const bench = await leaderBench()
+    const host = await bench.host({ name: 'h1' })
+    bench.leader('h1')
+    const machine = await bench.machine('web')
+    await bench.until(async () => (await bench.find('web'))?.status?.phase === 'Running')
+    expect([...host.running]).toEqual([machine.metadata.uid])
+    expect(await bench.placement('web')).toMatchObject({ state: 'Claimed', epoch: 1, host: 'h1' })
+    expect(await bench.events('web')).toContain('Scheduled')
+  })
+
+  test('leaves alone what should not run, and places it when it should', async () => {
+    const bench = await leaderBench()
+    await bench.host({ name: 'h1' })
+    bench.leader('h1')
+    await bench.machine('web', { powerState: 'Stopped' })
+    await bench.clock.advance(5_000)
+    expect(await bench.placements()).toEqual([])
+    await bench.objects.change(virtualMachineKind, reference('web'), ({ spec, ...rest }) => ({
+      ...rest,
+      spec: { ...spec, powerState: 'Running' as const },
+    }))
+    await bench.until(async () => (await bench.placement('web'))?.state === 'Claimed')
+  })
+
+  test('never promises more than there is, in a burst of 1,000 on 30 hosts', async () => {
+    const bench = await leaderBench()
+    for (let at = 0; at < 30; at++) {
+      await bench.host({ name: `h${at}`, allocatable: { cpu: 20 } })
+    }
+    bench.leader('h0')
+    const most = { cpu: 0 }
+    const check = async () => {
+      const placements = (await bench.placements()).filter(takesRoom)
+      const hosts = new Set(placements.map(({ host }) => host))
+      for (const host of hosts) {
+        const own = placements.filter(placement => placement.host === host)
+        most.cpu = Math.max(most.cpu, sumOf(own.map(({ request }) => request)).cpu)
+      }
+      expect(most.cpu).toBeLessThanOrEqual(20)
+      return placements.length
+    }
+    const creating = Array.from({ length: 1_000 }, (_, at) => bench.machine(`m${at}`))
+    await Promise.all(creating)
+    await bench.until(async () => (await check()) === 600)
+    await bench.clock.advance(20_000)
+    expect(await check()).toBe(600)
+    const { items } = await bench.objects.list(virtualMachineKind)
+    const waiting = items.filter(({ status }) => status?.phase === 'Pending')
+    expect(waiting).toHaveLength(400)
+    const ready = findCondition(waiting[0]?.status?.conditions, 'Ready')
+    expect(ready).toMatchObject({ status: 'False', reason: 'Unschedulable' })
+    expect(ready?.message).toMatch(/30 hosts: .*; number \d+ of 400 that wait/)
+    // Room that appears is used, and who waited is told.
+    const placed = items.filter(({ status }) => status?.phase === 'Running')
+    for (const { metadata } of placed.slice(0, 50)) {
+      await bench.objects.remove(virtualMachineKind, reference(metadata.name))
+    }
+    await bench.until(async () => {
+      const running = (await bench.placements()).filter(({ state }) => state === 'Claimed')
+      return running.length === 600 && (await check()) === 600
+    })
+  }, 60_000)
+
+  test('asks another host when one refuses, and the same again after a while', async () => {
+    const bench = await leaderBench()
+    const first = await bench.host({ name: 'h1' })
+    const second = await bench.host({ name: 'h2' })
+    for (const host of [first, second]) host.refuses.add('web')
+    bench.leader('h1')
+    await bench.machine('web')
+    await bench.until(async () => (await bench.placement('web'))?.epoch === 2)
+    await bench.until(async () => (await bench.placement('web'))?.state === 'Refused')
+    await bench.clock.advance(10_000)
+    expect((await bench.placement('web'))?.epoch).toBe(2)
+    first.refuses.clear()
+    second.refuses.clear()
+    await bench.until(async () => (await bench.placement('web'))?.state === 'Claimed', 60_000)
+    expect(await bench.events('web')).toContain('Refused')
+  })
+
+  test('asks another host when one does not answer', async () => {
+    const bench = await leaderBench()
+    const first = await bench.host({ name: 'h1' })
+    first.idle = true
+    bench.leader('h1')
+    await bench.machine('web')
+    await bench.until(async () => (await bench.placement('web'))?.state === 'Assigned')
+    await bench.host({ name: 'h2' })
+    await bench.until(async () => (await bench.placement('web'))?.host === 'h2')
+    expect(await bench.events('web')).toContain('NotClaimed')
+  })
+
+  test('places nothing on a host that is cordoned, drained, not ready or without a lease', async () => {
+    const bench = await leaderBench()
+    for (const name of ['cordoned', 'drained', 'sick', 'silent']) await bench.host({ name })
+    const spec = (name: string, spec: object) =>
+      bench.objects.change(hostKind, { name }, host => ({
+        ...host,
+        spec: { ...host.spec, ...spec },
+      }))
+    await spec('cordoned', { schedulable: false })
+    await spec('drained', { drain: true })
+    const sick = { type: 'Ready', status: 'False', reason: 'x', message: '' } as const
+    await bench.objects.changeStatus(hostKind, { name: 'sick' }, status => ({
+      ...status,
+      conditions: [{ ...sick, lastTransitionTime: '' }],
+    }))
+    await bench.store.transaction({
+      compare: [],
+      operations: [{ delete: hostLeaseKey('silent') }],
+    })
+    bench.leader('cordoned')
+    const machine = await bench.machine('web')
+    await bench.clock.advance(3_000)
+    expect(await bench.placements()).toEqual([])
+    const { clock, store } = bench
+    const told = await explainPlacement(machine, { fenced: true }, { store, clock, facts: noFacts })
+    expect(told).toMatchObject({ place: 1, queued: 1 })
+    expect(told.hosts.every(({ objections }) => objections.length > 0)).toBe(true)
+    await spec('cordoned', { schedulable: true })
+    await bench.until(async () => (await bench.placement('web'))?.host === 'cordoned')
+  })
+})
+
+describe('fencing', () => {
+  test('an old leader writes nothing', async () => {
+    const bench = await leaderBench()
+    await bench.host({ name: 'h1' })
+    // The old leader's transactions are held back until another leads.
+    const held: (() => void)[] = []
+    let hold = false
+    const slow: Store = {
+      ...bench.store,
+      async transaction(transaction) {
+        const places = transaction.operations.some(
+          operation => 'put' in operation && operation.put.startsWith('fleet/placements/'),
+        )
+        if (hold && places) await new Promise<void>(resolve => held.push(resolve))
+        return bench.store.transaction(transaction)
+      },
+      async renewLease(lease) {
+        if (hold) throw failure('unavailable', { what: 'the store', detail: 'slow', advice: '' })
+        return bench.store.renewLease(lease)
+      },
+    }
+    const old = bench.leader('old', slow)
+    await bench.until(() => old.leads())
+    hold = true
+    const machine = await bench.machine('web')
+    await bench.until(() => held.length > 0)
+    const next = bench.leader('next')
+    await bench.until(() => next.leads())
+    await bench.until(async () => (await bench.placement('web'))?.state === 'Claimed')
+    const before = await bench.store.get(placementKey(machine.metadata.uid ?? ''))
+    for (const release of held) release()
+    await bench.clock.advance(5_000)
+    const after = await bench.store.get(placementKey(machine.metadata.uid ?? ''))
+    expect(after.entry).toEqual(before.entry)
+  })
+
+  test('counts what it does not know to be written until it knows', async () => {
+    const bench = await leaderBench()
+    await bench.host({ name: 'h1', allocatable: { cpu: 4 } })
+    const random = { failures: 0 }
+    const flaky: Store = {
+      ...bench.store,
+      async transaction(transaction) {
+        const result = bench.store.transaction(transaction)
+        if (transaction.operations.length > 0 && random.failures++ % 3 !== 2) {
+          await result
+          throw failure('unavailable', { what: 'the store', detail: 'flaky', advice: '' })
+        }
+        return result
+      },
+    }
+    bench.leader('h1', flaky)
+    for (let at = 0; at < 8; at++) await bench.machine(`m${at}`)
+    await bench.until(async () => {
+      const claimed = (await bench.placements()).filter(({ state }) => state === 'Claimed')
+      expect(claimed.length).toBeLessThanOrEqual(4)
+      return claimed.length === 4
+    }, 60_000)
+    expect((await bench.placements()).every(({ epoch }) => epoch === 1)).toBe(true)
+  })
+})
+
+describe('a host that is lost', () => {
+  async function prepare() {
+    const bench = await leaderBench()
+    const first = await bench.host({ name: 'h1' })
+    bench.leader('h9')
+    await bench.machine('ci', { onHostLoss: 'Replace' })
+    await bench.machine('db', { onHostLoss: 'Wait' })
+    await bench.until(() => first.running.size === 2)
+    const second = await bench.host({ name: 'h2' })
+    return { ...bench, first, second }
+  }
+
+  test('loses what may be replaced, no sooner than its guests are dead; the rest waits', async () => {
+    const bench = await prepare()
+    await bench.first.crash()
+    const crashedMs = bench.clock.monotonicMs()
+    await bench.until(async () => (await bench.placement('ci'))?.host === 'h2')
+    const tookMs = bench.clock.monotonicMs() - crashedMs
+    expect(tookMs).toBeGreaterThanOrEqual(spent - defaultTiming.renewalPeriodMs)
+    expect(tookMs).toBeLessThan(spent + 1_000)
+    await bench.until(async () => (await bench.find('db'))?.status?.phase === 'Unknown')
+    expect(await bench.placement('db')).toMatchObject({ state: 'Claimed', host: 'h1', epoch: 1 })
+    await bench.until(() => bench.second.running.size === 1)
+    const host = await bench.objects.get(hostKind, { name: 'h1' })
+    expect(findCondition(host.status?.conditions, 'Ready')).toMatchObject({ status: 'Unknown' })
+    const events = await bench.events('ci')
+    expect(events).toContain('HostLost')
+    expect(events).toContain('Replaced')
+    // It comes back: what waited for it goes on there, what was replaced does not.
+    const again = await bench.host({ name: 'h1' })
+    await bench.until(() => again.running.size === 1)
+    await bench.until(async () => (await bench.find('db'))?.status?.phase === 'Running')
+    expect((await bench.placement('ci'))?.host).toBe('h2')
+  })
+
+  test('keeps all of it when it is back in time', async () => {
+    const bench = await prepare()
+    await bench.first.crash()
+    await bench.clock.advance(spent - 2_000)
+    const again = await bench.host({ name: 'h1' })
+    await bench.until(() => again.running.size === 2)
+    await bench.clock.advance(10_000)
+    expect(await bench.placement('ci')).toMatchObject({ host: 'h1', epoch: 1 })
+  })
+
+  test('is counted anew by a new leader', async () => {
+    const bench = await prepare()
+    const [leader] = [bench.leader('h8')]
+    await bench.clock.advance(100)
+    await bench.first.crash()
+    const { entry } = await bench.store.get('fleet/leader')
+    await bench.until(async () => (await bench.store.get(hostLeaseKey('h1'))).entry === undefined)
+    await bench.clock.advance(defaultTiming.graceMs - 500)
+    await bench.store.revokeLease(entry?.lease ?? '')
+    await bench.until(async () => {
+      const now = (await bench.store.get('fleet/leader')).entry
+      return now !== undefined && now.createRevision !== entry?.createRevision
+    })
+    await bench.clock.advance(defaultTiming.graceMs - 500)
+    expect((await bench.placement('ci'))?.host).toBe('h1')
+    await bench.until(async () => (await bench.placement('ci'))?.host === 'h2', 2_000)
+    await leader?.stop()
+  })
+
+  test('loses nothing by a write that took so long that it was back and gone again', async () => {
+    const bench = await leaderBench()
+    const first = await bench.host({ name: 'h1' })
+    const held: (() => void)[] = []
+    const slow: Store = {
+      ...bench.store,
+      async transaction(transaction) {
+        const loses = transaction.compare.some(({ key }) => key === hostLeaseKey('h1'))
+        if (loses && held.length === 0) await new Promise<void>(resolve => held.push(resolve))
+        return bench.store.transaction(transaction)
+      },
+    }
+    bench.leader('h9', slow)
+    await bench.machine('ci', { onHostLoss: 'Replace' })
+    await bench.until(() => first.running.size === 1)
+    await first.crash()
+    const placed = await bench.store.get('fleet/leader')
+    await bench.until(() => held.length > 0)
+    // Its lease is made anew, without a new claim, and goes: all while the write is under way.
+    const back = await bench.host({ name: 'h1' })
+    back.idle = true
+    await back.crash()
+    await bench.until(async () => (await bench.store.get(hostLeaseKey('h1'))).entry === undefined)
+    held[0]?.()
+    await bench.clock.advance(100)
+    expect((await bench.store.get('fleet/leader')).entry).toEqual(placed.entry)
+    expect((await bench.placement('ci'))?.state).toBe('Claimed')
+    await bench.until(async () => (await bench.placement('ci'))?.state === 'Lost')
+  })
+
+  test('leaves what it never claimed to others at once', async () => {
+    const bench = await leaderBench()
+    const first = await bench.host({ name: 'h1' })
+    first.idle = true
+    bench.leader('h9')
+    await bench.machine('db', { onHostLoss: 'Wait' })
+    await bench.until(async () => (await bench.placement('db'))?.state === 'Assigned')
+    await bench.host({ name: 'h2' })
+    await first.crash()
+    await bench.until(
+      async () => (await bench.placement('db'))?.host === 'h2',
+      defaultTiming.hostLeaseTtlMs + 200,
+    )
+  })
+
+  test('does not run again what had ended by itself', async () => {
+    const bench = await prepare()
+    const ci = await bench.find('ci')
+    const uid = ci?.metadata.uid ?? ''
+    bench.first.idle = true
+    const { entry } = await bench.store.get(placementKey(uid))
+    const value = { ...(entry?.value as object), state: 'Resting' }
+    await bench.store.transaction({ compare: [], operations: [{ put: placementKey(uid), value }] })
+    const lastExit = {
+      reason: 'GuestPoweredOff',
+      message: '',
+      time: '2020-01-01T00:00:00Z',
+    } as const
+    await bench.objects.changeStatus(virtualMachineKind, reference('ci'), status => ({
+      phase: 'Stopped' as const,
+      ...status,
+      lastExit,
+    }))
+    await bench.first.crash()
+    await bench.clock.advance(spent + 2_000)
+    expect(await bench.placement('ci')).toMatchObject({ state: 'Resting', host: 'h1' })
+    await bench.objects.remove(virtualMachineKind, reference('ci'))
+    await bench.until(async () => (await bench.find('ci')) === undefined)
+    expect(await bench.placement('ci')).toBeUndefined()
+  })
+
+  test('can be forgotten, not while it is in touch', async () => {
+    const bench = await prepare()
+    const forget = () => forgetHost('h1', { ...bench, log: silentLog })
+    await bench.member('h1')
+    await expect(forget()).rejects.toMatchObject({ code: 'hostInTouch' })
+    await bench.first.crash()
+    await bench.until(async () => (await bench.store.get(hostLeaseKey('h1'))).entry === undefined)
+    await forget()
+    expect((await bench.store.get(memberKey('h1'))).entry).toBeUndefined()
+    expect(await bench.objects.find(hostKind, { name: 'h1' })).toBeUndefined()
+    await bench.until(() => bench.second.running.size === 1, 1_000)
+    await bench.until(async () => (await bench.find('db'))?.status?.phase === 'Failed')
+    const ready = findCondition((await bench.find('db'))?.status?.conditions, 'Ready')
+    expect(ready?.reason).toBe('HostForgotten')
+    await bench.objects.remove(virtualMachineKind, reference('db'))
+    await bench.until(async () => (await bench.find('db')) === undefined)
+    expect((await bench.placement('db'))?.state).toBe('Gone')
+    await expect(forget()).rejects.toMatchObject({ code: 'notFound' })
+  })
+
+  test('keeps the name of a machine that waits for it until it lets go', async () => {
+    const bench = await prepare()
+    await bench.first.crash()
+    await bench.objects.remove(virtualMachineKind, reference('db'))
+    await bench.clock.advance(spent + 5_000)
+    expect((await bench.find('db'))?.metadata.deletionTimestamp).toBeDefined()
+    await bench.host({ name: 'h1' })
+    await bench.until(async () => (await bench.find('db')) === undefined)
+    await bench.until(async () => (await bench.placement('db')) === undefined)
+  })
+})
+
+describe('what nobody has', () => {
+  test('is deleted when asked, and when its time is over', async () => {
+    const bench = await leaderBench()
+    bench.leader('h9')
+    await bench.machine('a')
+    await bench.machine('b', { ttl: '30s' })
+    await bench.until(async () => (await bench.find('a'))?.status?.phase === 'Pending')
+    await bench.objects.remove(virtualMachineKind, reference('a'))
+    await bench.until(async () => (await bench.find('a')) === undefined)
+    await bench.until(async () => (await bench.find('b')) === undefined, 40_000)
+    expect(await bench.placements()).toEqual([])
+    expect(await bench.events('b')).toContain('Expired')
+  })
+
+  test('goes with its record when it was refused', async () => {
+    const bench = await leaderBench()
+    const host = await bench.host({ name: 'h1' })
+    host.refuses.add('a')
+    bench.leader('h1')
+    await bench.machine('a')
+    await bench.until(async () => (await bench.placement('a'))?.state === 'Refused')
+    await bench.objects.remove(virtualMachineKind, reference('a'))
+    await bench.until(async () => (await bench.find('a')) === undefined)
+    await bench.until(async () => (await bench.placements()).length === 0)
+  })
+
+  test('belongs to its host when it ran there before there were placements', async () => {
+    const bench = await leaderBench()
+    await bench.host({ name: 'h1', allocatable: { cpu: 1 } })
+    const machine = await bench.machine('old', { cpu: 2, powerState: 'Stopped' })
+    await bench.objects.changeStatus(virtualMachineKind, reference('old'), () => ({
+      phase: 'Stopped' as const,
+      host: 'h1',
+    }))
+    bench.leader('h1')
+    await bench.until(async () => (await bench.placement('old'))?.state === 'Resting')
+    expect((await bench.placement('old'))?.diskEpoch).toBe(1)
+    expect(machine.metadata.uid).toBe((await bench.placement('old'))?.uid)
+  })
+})
+
+test('a restored fleet decides nothing until every host has reported or was forgotten', async () => {
+  const bench = await leaderBench()
+  for (const name of ['h1', 'h2']) await bench.member(name)
+  const value = { fleetId: 'f', era: 2, recoveringSince: 'x' }
+  await bench.store.transaction({ compare: [], operations: [{ put: fleetKey, value }] })
+  await bench.host({ name: 'h1' })
+  bench.leader('h1')
+  await bench.machine('web')
+  await bench.machine('gone')
+  await bench.objects.remove(virtualMachineKind, reference('gone'))
+  await bench.clock.advance(20_000)
+  expect(await bench.placements()).toEqual([])
+  expect(await bench.find('gone')).toBeDefined()
+  await bench.host({ name: 'h2' })
+  await bench.until(async () => (await bench.placement('web'))?.state === 'Claimed')
+  await bench.until(async () => (await bench.find('gone')) === undefined)
+  expect((await bench.store.get(fleetKey)).entry?.value).toEqual({ fleetId: 'f', era: 2 })
+})
