@@ -202,8 +202,11 @@ async function makeKey(
   const lease = await store.grantLease(timing.hostLeaseTtlMs)
   const value: JsonValue = { hostId, bootId }
   const compare = [{ key, modRevision: 0 }]
-  // By the second key the leader knows that this life is another, also when it missed its beginning.
-  const operations = [{ put: key, value, lease }, { put: hostLifeKey(host), value }]
+  // By the second key the leader knows this life from the last, also when it saw neither end.
+  const operations = [
+    { put: key, value, lease },
+    { put: hostLifeKey(host), value },
+  ]
   const made = await store.transaction({ compare, operations })
   if (made.succeeded) return { leaseId: lease, revision: made.revision, gone: false }
   await store.revokeLease(lease)
