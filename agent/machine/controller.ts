@@ -10,6 +10,7 @@ import { parseDurationMs } from '../../resources/duration.ts'
 import { hostKind } from '../../resources/host.ts'
 import { imageKind } from '../../resources/image.ts'
 import { type VirtualMachine, virtualMachineKind } from '../../resources/virtual-machine.ts'
+import { etcdProcessName } from '../etcd/etcd-name.ts'
 import { decide, type Standing, type Step } from './decide.ts'
 import { followGuardian, type GuardianFollowing } from './guardian-follow.ts'
 import { openRuntime } from './guest-runtime.ts'
@@ -130,6 +131,7 @@ class Controller implements MachineController {
   #onListed(): void {
     const { reservations, log } = this.#context
     for (const { name: uid, ended } of this.#processes.all()) {
+      if (uid === etcdProcessName) continue
       const tracked = this.#tracked.get(uid)
       if (tracked === undefined) {
         log.error({ uid }, 'the guardian has a process of no guest that is known here')
