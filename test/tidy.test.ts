@@ -153,7 +153,12 @@ describe('sources', () => {
     const roots = sources.filter(
       path => path.endsWith('.test.ts') || /config\.ts$|^script\/|^test\/bench\//.test(path),
     )
-    const entries = ['agent/main.ts', 'agent/guardian/main.ts', 'interface/cli/main.ts']
+    const entries = [
+      'agent/main.ts',
+      'agent/guardian/main.ts',
+      'agent/dev/main.ts',
+      'interface/cli/main.ts',
+    ]
     const used = new Set<string>()
     const visit = (path: string): void => {
       if (used.has(path)) return

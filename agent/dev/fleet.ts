@@ -5,7 +5,7 @@ import { failure } from '../../base/errors.ts'
 import { isAlive } from '../../base/process-identity.ts'
 import { createDevHost, type DevHost, type DevHostComponents } from './host.ts'
 import { createLinks, type Links } from './links.ts'
-import { leftoverNetworks, makeNetwork, type Place, plugIn, removeNetwork } from './network.ts'
+import { makeNetwork, networksNow, type Place, plugIn, removeNetwork } from './network.ts'
 import { hostsMost, networkName, networkSubnet, parseNetworkName, racksMost } from './plan.ts'
 
 /** How many hosts, and where their files are. */
@@ -51,6 +51,7 @@ export async function createDevFleet(
   const folder = join(tmpdir(), networkName(plan))
   const hosts: DevHost[] = []
   const places = new Map<string, Place>()
+  const ending = new AbortController()
   const fleet: DevFleet = {
     folder,
     subnet: networkSubnet(plan),
@@ -74,6 +75,7 @@ export async function createDevFleet(
         place,
         folder: join(folder, place.name),
         settings: { ...init.settings, ...settings },
+        signal: ending.signal,
       }
       const host = createDevHost(own, components)
       hosts.push(host)
@@ -81,6 +83,7 @@ export async function createDevFleet(
       return host
     },
     async remove() {
+      ending.abort()
       await removeNetwork(plan, components)
       rmSync(folder, { recursive: true, force: true })
     },
@@ -109,7 +112,8 @@ function checkCounts({ hosts, racks }: DevFleetInit): void {
  * folders. What a living process made is left alone.
  */
 export async function removeLeftovers(components: DevHostComponents): Promise<void> {
-  for (const plan of leftoverNetworks()) await removeNetwork(plan, components)
+  const left = networksNow().filter(({ owner }) => !isAlive(owner))
+  for (const plan of left) await removeNetwork(plan, components)
   for (const name of readdirSync(tmpdir())) {
     const plan = parseNetworkName(name)
     if (plan === undefined || isAlive(plan.owner)) continue

@@ -17,6 +17,8 @@ export interface DevHostInit {
   folder: string
   /** Settings of its daemon, beside those that make it a host of its own. */
   settings: Record<string, unknown>
+  /** Ends commands that are under way. */
+  signal: AbortSignal
 }
 
 /** What a host needs. */
@@ -31,6 +33,8 @@ export interface DevHost {
   rack: string
   address: string
   namespace: string
+  /** What it has for an /etc/machine-id. */
+  machineId: string
   folder: string
   dataDir: string
   runDir: string
@@ -38,6 +42,8 @@ export interface DevHost {
   socket: string
   /** Of its daemon. */
   log: string
+  /** Runs `macfleet` against its daemon. @returns what it printed. @throws commandFailed */
+  macfleet(args: readonly string[], input?: string): Promise<string>
   /** Starts the daemon unless it runs, and waits until it is ready. @throws Error with its log */
   start(): Promise<void>
   /** Ends the daemon as systemd would; guests run on. */
@@ -58,6 +64,8 @@ export interface DevHost {
 }
 
 const startMs = 60_000
+const commandMs = 120_000
+const outputBytesMost = 16 * 1024 * 1024
 const stopMs = 20_000
 const goneMs = 10_000
 const lookMs = 5
@@ -79,7 +87,8 @@ export function createDevHost(init: DevHostInit, components: DevHostComponents):
   const settings = settingsOf(init)
   const boot = (): void => writeFileSync(bootIdFile, `${randomUuid(random)}\n`)
   mkdirSync(folder, { recursive: true, mode: 0o711 })
-  writeFileSync(settings.machineIdFile, `${random.bytes(16).toString('hex')}\n`)
+  const machineId = random.bytes(16).toString('hex')
+  writeFileSync(settings.machineIdFile, `${machineId}\n`)
   boot()
   const processes = (role?: ProcessRole, uid?: string): HostProcess[] =>
     processesIn(namespace)
@@ -92,16 +101,27 @@ export function createDevHost(init: DevHostInit, components: DevHostComponents):
     const command = [...inside, join(checkout, 'bin/macfleetd')]
     await startLocalHost({ folder, settings, timeoutMs: startMs, command })
   }
+  const socket = join(runDir, 'macfleet.sock')
   return {
     name,
+    machineId,
     rack: rackName(place.rack),
     address: settings.forwardAddress,
     namespace,
     folder,
     dataDir: join(folder, 'data'),
     runDir,
-    socket: join(runDir, 'macfleet.sock'),
+    socket,
     log: join(folder, 'macfleetd.log'),
+    async macfleet(args, input) {
+      // Not the settings of whoever runs this.
+      const environment = { MACFLEET_CONFIG_DIR: join(folder, 'config'), NO_COLOR: '1' }
+      const bounds = { timeoutMs: commandMs, outputBytes: outputBytesMost, signal: init.signal }
+      const all = ['--socket', socket, ...args]
+      return (
+        await components.run(join(checkout, 'bin/macfleet'), all, { ...bounds, input, environment })
+      ).stdout
+    },
     start,
     async stop() {
       const found = findLocalHost(folder)

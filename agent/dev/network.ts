@@ -2,7 +2,7 @@ import { readdirSync } from 'node:fs'
 import type { Clock } from '../../base/clock.ts'
 import type { CommandRunner } from '../../base/command.ts'
 import { failure, messageOf } from '../../base/errors.ts'
-import { identify, isAlive } from '../../base/process-identity.ts'
+import { identify } from '../../base/process-identity.ts'
 import {
   gatewayAddress,
   hostAddress,
@@ -175,13 +175,12 @@ export async function removeNetwork(
   )
 }
 
-/** Networks whose maker was killed before it could remove them. */
-export function leftoverNetworks(): NetworkPlan[] {
+/** All networks of this kind on this machine, whoever made them. */
+export function networksNow(): NetworkPlan[] {
   const found = namespacesNow()
     .map(parseNetworkName)
     .filter(plan => plan !== undefined)
-  const byName = new Map(found.map(plan => [networkName(plan), plan]))
-  return [...byName.values()].filter(({ owner }) => !isAlive(owner))
+  return [...new Map(found.map(plan => [networkName(plan), plan])).values()]
 }
 
 function namespacesNow(): string[] {

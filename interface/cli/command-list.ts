@@ -137,6 +137,12 @@ export const commandList: readonly CommandEntry[] = [
     load: () => import('./commands/top.ts'),
   },
   {
+    name: 'dev',
+    group: fleet,
+    summary: 'a fleet of hosts on this machine, to play with',
+    load: () => import('./commands/dev.ts'),
+  },
+  {
     name: 'doctor',
     group: fleet,
     summary: 'say what this host lacks and how to get it',
