@@ -11,6 +11,7 @@ import {
   type Exchange,
   parseEndpoint,
 } from './endpoint.ts'
+import { createLostWrites } from './lost-writes.ts'
 import type { Method, Methods } from './messages.ts'
 import { loadRpc } from './rpc.ts'
 import { etcdUnavailable, kindOf, RpcFailure } from './rpc-failure.ts'
@@ -89,7 +90,7 @@ export interface EtcdExchange<Name extends Method> extends Exchange<Name> {
 const connectMs = 1_000
 
 /** One try of something that may be tried elsewhere. */
-const tryMs = 2_000
+const tryMs = 1_500
 
 /** Between two rounds over all endpoints. */
 const roundMs = 100
@@ -102,6 +103,7 @@ export async function createEtcdConnection(
   const { clock, limits, log, random } = components
   const rpc = await loadRpc()
   const availability = createAvailability(clock)
+  const lost = createLostWrites(clock)
   const closing = new AbortController()
   let endpoints: Endpoint[] = []
   let current = 0
@@ -143,6 +145,15 @@ export async function createEtcdConnection(
     })
     return endpoint
   }
+  const write = <Name extends Method>(
+    endpoint: Endpoint,
+    method: Name,
+    request: Methods[Name][0],
+    timeoutMs: number,
+  ): Promise<Methods[Name][1]> =>
+    lost.watch(endpoint, signal =>
+      endpoint.call(method, request, { timeoutMs, needsLeader: true, signal }),
+    )
   /** Tries once. @returns undefined when another try may be made, after `why` */
   const attempt = async <Name extends Method>(
     [method, request]: [Name, Methods[Name][0]],
@@ -157,8 +168,10 @@ export async function createEtcdConnection(
         why('no endpoint of etcd is known')
         return undefined
       }
-      const options = { timeoutMs, needsLeader: true }
-      const answer = await endpoint.call(method, request, options)
+      const answer = repeatable
+        ? await endpoint.call(method, request, { timeoutMs, needsLeader: true })
+        : await write(endpoint, method, request, timeoutMs)
+      if ('header' in answer) lost.heard(answer.header.raftTerm)
       availability.worked()
       return answer
     } catch (error) {

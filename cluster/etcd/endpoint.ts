@@ -1,9 +1,9 @@
 import { checkServerIdentity } from 'node:tls'
 import type { ChannelOptions, Client, Metadata } from '@grpc/grpc-js'
-import type { Clock, Timer } from '../../base/clock.ts'
+import type { Clock } from '../../base/clock.ts'
 import { failure } from '../../base/errors.ts'
 import type { Method, Methods } from './messages.ts'
-import type { Rpc } from './rpc.ts'
+import type { Rpc, Wire } from './rpc.ts'
 import { RpcFailure } from './rpc-failure.ts'
 
 /** How we prove who we are and know who answers; texts in PEM. */
@@ -54,6 +54,8 @@ export interface CallOptions {
   timeoutMs: number
   /** Has a member that knows no leader refuse at once, before anything is done. */
   needsLeader: boolean
+  /** Gives the call up when aborted; it may have been done. */
+  signal?: AbortSignal
 }
 
 /** Bytes of one answer; pages of a list are made smaller when they do not fit. */
@@ -105,13 +107,14 @@ export function createEndpoint(init: EndpointInit, rpc: Rpc, clock: Clock): Endp
         await stateChange(client, state, leftMs, clock)
       }
     },
-    call: (method, request, { timeoutMs, needsLeader }) =>
-      callOnce(
-        client,
-        rpc,
-        { method, request, timeoutMs, clock },
-        needsLeader ? withLeader : without,
-      ),
+    call: (method, request, options) => {
+      const { needsLeader } = options
+      return callOnce(client, rpc.wire(method), clock, {
+        ...options,
+        request,
+        metadata: needsLeader ? withLeader : without,
+      })
+    },
     exchange: (method, needsLeader) =>
       openExchange(client, rpc, method, needsLeader ? withLeader : without, retirement.signal),
     retire() {
@@ -167,15 +170,13 @@ function stateChange(client: Client, state: number, waitMs: number, clock: Clock
 
 function callOnce<Name extends Method>(
   client: Client,
-  rpc: Rpc,
-  what: { method: Name; request: Methods[Name][0]; timeoutMs: number; clock: Clock },
-  metadata: Metadata,
+  { path, encode, decode }: Wire<Name>,
+  clock: Clock,
+  what: CallOptions & { request: Methods[Name][0]; metadata: Metadata },
 ): Promise<Methods[Name][1]> {
-  const { method, request, timeoutMs, clock } = what
-  const { path, encode, decode } = rpc.wire(method)
+  const { request, metadata, timeoutMs, signal } = what
   return new Promise((resolve, reject) => {
-    let timer: Timer | undefined
-    let timedOut = false
+    let reason: string | undefined
     const call = client.makeUnaryRequest(
       path,
       encode,
@@ -183,17 +184,21 @@ function callOnce<Name extends Method>(
       request,
       metadata,
       (error, value) => {
-        timer?.cancel()
-        if (timedOut) reject(new RpcFailure(4, `no answer within ${timeoutMs} ms`))
+        timer.cancel()
+        signal?.removeEventListener('abort', onAbort)
+        if (reason !== undefined) reject(new RpcFailure(4, reason))
         else if (error !== null) reject(new RpcFailure(error.code, error.details))
         else if (value === undefined) reject(new RpcFailure(13, 'an answer without content'))
         else resolve(value)
       },
     )
-    timer = clock.setTimer(timeoutMs, () => {
-      timedOut = true
+    const giveUp = (why: string): void => {
+      reason = why
       call.cancel()
-    })
+    }
+    const onAbort = (): void => giveUp('its leader was lost while it was under way')
+    const timer = clock.setTimer(timeoutMs, () => giveUp(`no answer within ${timeoutMs} ms`))
+    signal?.addEventListener('abort', onAbort, { once: true })
   })
 }
 
