@@ -2,8 +2,8 @@ import type { IndexedState } from './fleet-state.ts'
 import { placedFirst } from './queue.ts'
 import { createReasons, obstaclesOf } from './reasons.ts'
 import { fixedParts } from './score.ts'
-import { changingParts, comesFirst, fixedPart } from './search.ts'
-import { createTurns, type Turn } from './turns.ts'
+import { changingParts, comesFirst, fixedPart, type Search } from './search.ts'
+import { createTurns, type Turns } from './turns.ts'
 import type { Explanation, HostVerdict, Wanted } from './types.ts'
 
 /**
@@ -30,38 +30,37 @@ function explained(state: IndexedState, machine: Wanted, nowMs: number): Explana
     if (other.uid === machine.uid || placedFirst(other, machine) > 0) break
     turns.next(other)
   }
-  const turn = turns.next(machine)
-  const best = turn.best && state.table.at(turn.best.slot)?.name
+  const { search, best: found } = turns.next(machine)
+  const best = found && state.table.at(found.slot)?.name
   const at = queue.findIndex(({ uid }) => uid === machine.uid)
   return {
     ...(best === undefined ? {} : { best }),
     ...(at < 0 ? {} : { place: at + 1 }),
     queued: queue.length,
-    reasons: createReasons(state).of(turn),
-    hosts: verdictsOn(state, turn),
+    reasons: createReasons(turns.kept).of(search),
+    hosts: verdictsOn(search, turns.kept),
   }
 }
 
-function verdictsOn(state: IndexedState, turn: Turn): HostVerdict[] {
+function verdictsOn(search: Search, kept: Turns['kept']): HostVerdict[] {
+  const { wanted, state } = search
   const taking: { slot: number; score: number; verdict: HostVerdict }[] = []
   const objecting: HostVerdict[] = []
   for (let slot = 0; slot < state.table.size; slot++) {
     const host = state.table.at(slot)
     if (host === undefined) continue
-    const obstacles = obstaclesOf(state, turn, host, slot)
+    const obstacles = obstaclesOf(search, kept, host, slot)
     if (obstacles.length > 0) {
       objecting.push({ host: host.name, objections: obstacles.map(({ text }) => text) })
       continue
     }
-    const { wanted } = turn.search
     const fixed = wanted.anchor === undefined ? fixedParts(wanted, host) : { image: 0, taints: 0 }
-    const parts = { ...fixed, ...changingParts(turn.search, slot) }
-    const score = fixedPart(turn.search, slot) + parts.room + parts.spread
+    const parts = { ...fixed, ...changingParts(search, slot) }
+    const score = fixedPart(search, slot) + parts.room + parts.spread
     taking.push({ slot, score, verdict: { host: host.name, objections: [], score, parts } })
   }
   taking.sort(
-    (one, other) =>
-      other.score - one.score || (comesFirst(turn.search, one.slot, other.slot) ? -1 : 1),
+    (one, other) => other.score - one.score || (comesFirst(search, one.slot, other.slot) ? -1 : 1),
   )
   objecting.sort((one, other) => (one.host < other.host ? -1 : 1))
   return [...taking.map(({ verdict }) => verdict), ...objecting]

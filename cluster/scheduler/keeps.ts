@@ -24,36 +24,27 @@ export interface Keeps extends KeptRoom {
   add(wanted: Wanted): void
   /** Keeps what a machine takes in one slot: its host is found, but not yet decided. */
   hold(slot: number, wanted: Wanted): void
-  /** What is kept by now, whatever is kept later. */
-  soFar(): KeptBefore
+  in(slot: number): Kept | undefined
 }
 
-/** Room that was kept at one time. */
-export interface KeptBefore {
-  /** Grows with every change: what was kept at the same time is the same. */
-  readonly time: number
-  /** What was kept in a slot, and for whom first; undefined where nothing was. */
-  in(slot: number): { room: Room; for: Wanted } | undefined
-}
-
-interface Kept {
+/** Room that is kept on one host. */
+export interface Kept {
   room: Room
-  shares: { wanted: Wanted; since: number }[]
+  /** For this machine first; perhaps for others too. */
+  for: Wanted
 }
 
 /** Nobody keeps anything. */
 export function createKeeps(state: IndexedState, nowMs: number): Keeps {
   const { bounds, policy } = state
   const kept = new Map<number, Kept>()
-  let time = 0
   let keepers = 0
   /** Those that keep room from lower priorities only, until there comes one. */
   let ofThisPriority: Wanted[] = []
 
   const hold = (slot: number, wanted: Wanted): void => {
-    const here = kept.get(slot) ?? { room: noRoom(), shares: [] }
+    const here = kept.get(slot) ?? { room: noRoom(), for: wanted }
     addRoom(here.room, roomFor(wanted))
-    here.shares.push({ wanted, since: time++ })
     kept.set(slot, here)
   }
   const keep = (wanted: Wanted): void => {
@@ -80,20 +71,7 @@ export function createKeeps(state: IndexedState, nowMs: number): Keeps {
       return kept.size > 0
     },
     in: slot => kept.get(slot),
-    soFar() {
-      const before = time
-      return { time: before, in: slot => sharesBefore(kept.get(slot), before) }
-    },
   }
-}
-
-function sharesBefore(kept: Kept | undefined, time: number): ReturnType<KeptBefore['in']> {
-  const shares = kept?.shares.filter(({ since }) => since < time) ?? []
-  const [first] = shares
-  if (first === undefined) return undefined
-  const room = noRoom()
-  for (const { wanted } of shares) addRoom(room, roomFor(wanted))
-  return { room, for: first.wanted }
 }
 
 /** The slots of the hosts that lack least for a machine; only those that it would fit on when empty. */

@@ -1,66 +1,68 @@
 import { lacking } from './amounts.ts'
-import type { IndexedState } from './fleet-state.ts'
+import type { Keeps } from './keeps.ts'
 import { notReady, objections } from './objections.ts'
 import { type Obstacle, obstacle, summarize } from './obstacle.ts'
-import { fitsBeside, refusalOf } from './search.ts'
-import type { Turn } from './turns.ts'
+import { fitsBeside, refusalOf, type Search } from './search.ts'
 import type { HostView, Reason } from './types.ts'
 import type { Verdicts } from './verdicts.ts'
 
 /** Why machines have no place. Machines alike have the same reasons, made once. */
 export interface Reasons {
-  of(turn: Turn): Reason[]
+  of(search: Search): Reason[]
 }
 
-/** Nothing was asked yet. */
-export function createReasons(state: IndexedState): Reasons {
+type Kept = Pick<Keeps, 'in'>
+
+/**
+ * Nothing was asked yet.
+ * @param kept at the machines' turns or later: it makes no difference to who had no host then
+ */
+export function createReasons(kept: Kept): Reasons {
   const known = new Map<Verdicts, Map<string, Reason[]>>()
   return {
-    of(turn) {
-      const { wanted, verdicts, room } = turn.search
-      if (wanted.anchor !== undefined) return anchoredReasons(state, turn, wanted.anchor)
-      if (wanted.refusals?.length) return reasonsFor(state, turn)
+    of(search) {
+      const { wanted, verdicts, room } = search
+      if (wanted.anchor !== undefined) return anchoredReasons(search, kept, wanted.anchor)
+      if (wanted.refusals?.length) return reasonsFor(search, kept)
       const alike = known.get(verdicts) ?? new Map<string, Reason[]>()
       known.set(verdicts, alike)
-      const key = [...Object.values(room), turn.kept.time].join(' ')
-      const reasons = alike.get(key) ?? reasonsFor(state, turn)
+      const key = Object.values(room).join(' ')
+      const reasons = alike.get(key) ?? reasonsFor(search, kept)
       alike.set(key, reasons)
       return reasons
     },
   }
 }
 
-function reasonsFor(state: IndexedState, turn: Turn): Reason[] {
+function reasonsFor(search: Search, kept: Kept): Reason[] {
+  const { state } = search
   const found: Obstacle[][] = []
   for (let slot = 0; slot < state.table.size; slot++) {
     const host = state.table.at(slot)
-    if (host !== undefined) found.push(obstaclesOf(state, turn, host, slot))
+    if (host !== undefined) found.push(obstaclesOf(search, kept, host, slot))
   }
   if (found.length === 0) return [{ hosts: 0, text: 'there are no hosts' }]
   const objecting = found.filter(obstacles => obstacles.length > 0)
   return summarize(objecting, state.bounds.reasons)
 }
 
-function anchoredReasons(state: IndexedState, turn: Turn, anchor: string): Reason[] {
+function anchoredReasons(search: Search, kept: Kept, anchor: string): Reason[] {
+  const { state } = search
   const slot = state.table.slotOf(anchor)
   const host = slot === undefined ? undefined : state.table.at(slot)
   const obstacles =
     slot === undefined || host === undefined
       ? [obstacle('it is not in the fleet')]
-      : obstaclesOf(state, turn, host, slot)
+      : obstaclesOf(search, kept, host, slot)
   if (obstacles.length === 0) return []
   const texts = obstacles.map(({ text }) => text)
   return [{ hosts: 1, text: `${anchor} has its disk: ${texts.join('; ')}` }]
 }
 
 /** All that keeps a machine off a host; empty when it may go there. */
-export function obstaclesOf(
-  { table }: IndexedState,
-  { search, kept }: Turn,
-  host: HostView,
-  slot: number,
-): Obstacle[] {
+export function obstaclesOf(search: Search, kept: Kept, host: HostView, slot: number): Obstacle[] {
   const { wanted, room } = search
+  const { table } = search.state
   if (wanted.anchor !== undefined && wanted.anchor !== host.name) {
     return [obstacle(`its disk is on ${wanted.anchor}`)]
   }

@@ -59,6 +59,17 @@ const own = fc.record({
   priority: fc.constantFrom(0, 0, 1, 2),
   sinceMs: fc.integer({ min: 0, max: nowMs }),
   request: demand,
+  anchor: fc.oneof({ weight: 5, arbitrary: fc.constant(undefined) }, fc.constantFrom(...hostNames)),
+  refusals: maybe(
+    fc.array(
+      fc.record({
+        host: fc.constantFrom(...hostNames),
+        reason: fc.constant('full'),
+        untilMs: fc.constantFrom(nowMs - 1, nowMs + 1),
+      }),
+      { maxLength: 2 },
+    ),
+  ),
 })
 /** What machines need; only a few kinds at a time, as in a fleet. */
 const needs = fc
@@ -83,20 +94,6 @@ const needs = fc
         digest: fc.constantFrom(...digests),
         bytes: fc.integer({ min: 1, max: 64 * GiB }),
       }),
-    ),
-    anchor: fc.oneof(
-      { weight: 5, arbitrary: fc.constant(undefined) },
-      fc.constantFrom(...hostNames),
-    ),
-    refusals: maybe(
-      fc.array(
-        fc.record({
-          host: fc.constantFrom(...hostNames),
-          reason: fc.constant('full'),
-          untilMs: fc.constantFrom(nowMs - 1, nowMs + 1),
-        }),
-        { maxLength: 2 },
-      ),
     ),
   })
   .map(given => testWanted(given))
@@ -261,12 +258,12 @@ test('the same state gives the same decisions, whatever way it came to be', () =
       for (const next of shuffled(given.queue)) state.want({ ...next, priority: 7 })
       for (const next of given.hosts) state.setHost(testHost({ name: next.name }))
       for (const resident of passing) state.occupy(resident)
+      for (const name of strangers) state.removeHost(name)
       // What is remembered of hosts as they were must not be used for what they become.
       for (const next of given.queue) explain(state, next, nowMs)
       for (const next of shuffled(given.hosts)) state.setHost(next)
       for (const resident of shuffled(given.residents)) state.occupy(resident)
       for (const { uid } of passing) state.vacate(uid)
-      for (const name of strangers) state.removeHost(name)
       for (const next of shuffled(given.queue)) state.want(next)
       expect(told(run(state))).toEqual(told(before))
     }),

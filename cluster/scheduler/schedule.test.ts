@@ -242,3 +242,54 @@ describe('room that is kept', () => {
     expect(minutesUntilPlaced(0, never)).toBe(Number.POSITIVE_INFINITY)
   })
 })
+
+describe('an explanation', () => {
+  test('of one that is only thought of: as if it came last of its priority', () => {
+    const state = fleetOf(numbered(2))
+    state.occupy(filler('a', 'mac-1', 4))
+    state.occupy(filler('b', 'mac-2', 6))
+    run(state, 0, [testWanted({ uid: 'low', cpu: 8, priority: -1 })])
+    const thought = explain(state, testWanted({ uid: 'thought', cpu: 3, sinceMs: 5 }), 5)
+    expect(thought).toMatchObject({
+      best: 'mac-1',
+      queued: 1,
+      reasons: [{ hosts: 1, text: 'wants 3 cores, 2 are free' }],
+      hosts: [{ host: 'mac-1' }, { host: 'mac-2', objections: ['wants 3 cores, 2 are free'] }],
+    })
+    expect(thought.place).toBeUndefined()
+    const humble = testWanted({ uid: 'humble', cpu: 3, priority: -2 })
+    expect(explain(state, humble, 0).best).toBeUndefined()
+  })
+
+  test('of one that has its place: as if it had none yet, and nothing is changed', () => {
+    const state = fleetOf(numbered(2))
+    state.occupy(filler('a', 'mac-1', 1))
+    run(state, 0, [testWanted({ cpu: 8 })])
+    const said = explain(state, testWanted({ cpu: 8 }), 0)
+    expect(said).toMatchObject({ current: 'mac-2', best: 'mac-2', queued: 0 })
+    expect(state.hostOf('web')).toBe('mac-2')
+    expect(state.reserved('mac-2')).toMatchObject({ cpu: 8, machines: 1 })
+  })
+})
+
+test('what takes room on a host that is gone takes it when the host is back', () => {
+  const state = fleetOf(numbered(1))
+  state.occupy(filler('a', 'mac-1', 7))
+  state.removeHost('mac-1')
+  const [waiting] = run(state, 0, [testWanted({ cpu: 2 })]).waiting
+  expect(waiting?.reasons()).toEqual([{ hosts: 0, text: 'there are no hosts' }])
+  state.setHost(testHost({ name: 'mac-1' }))
+  expect(run(state).placed).toEqual([])
+  state.vacate('a')
+  expect(run(state).placed).toHaveLength(1)
+})
+
+test('hosts that come and go leave nothing behind', () => {
+  const state = fleetOf(numbered(3))
+  for (let at = 0; at < 100; at++) {
+    state.setHost(testHost({ name: `passing-${at}` }))
+    state.removeHost(`passing-${at}`)
+  }
+  expect(state.table.size).toBe(4)
+  expect([...state.hosts()]).toHaveLength(3)
+})

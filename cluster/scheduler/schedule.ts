@@ -20,14 +20,14 @@ export function schedule(
 ): Round {
   const round: Round = { placed: [], waiting: [], more: false }
   const turns = createTurns(state, nowMs)
-  const reasons = createReasons(state)
+  const reasons = createReasons(turns.kept)
   let staying = 0
   for (const machine of [...state.queue()]) {
     if (round.placed.length >= decisionsMost) return { ...round, more: true }
     const turn = turns.next(machine)
     if (turn.best === undefined) {
       staying++
-      round.waiting.push({ machine, place: staying, reasons: () => reasons.of(turn) })
+      round.waiting.push({ machine, place: staying, reasons: () => reasons.of(turn.search) })
       continue
     }
     const host = state.table.at(turn.best.slot)?.name ?? ''

@@ -1,15 +1,13 @@
 import type { IndexedState } from './fleet-state.ts'
 import { createHopeless } from './hopeless.ts'
-import { createKeeps, type KeptBefore } from './keeps.ts'
+import { createKeeps, type Keeps } from './keeps.ts'
 import { createSearch, findBest, type Search } from './search.ts'
 import type { Wanted } from './types.ts'
 
-/** What came of a machine's turn. */
+/** What came of a machine's turn: where it would go, or nowhere. */
 export interface Turn {
   search: Search
-  best?: { slot: number; score: number }
-  /** What others kept from it. */
-  kept: KeptBefore
+  best: { slot: number; score: number } | undefined
 }
 
 /** Machines have their turn one by one, in the order of the queue. */
@@ -18,6 +16,8 @@ export interface Turns {
   next(machine: Wanted): Turn
   /** The best host is not decided upon; what it would have taken there is kept for it. */
   hold(turn: Turn): void
+  /** What is kept by now. */
+  readonly kept: Pick<Keeps, 'in'>
 }
 
 /** Nobody had a turn. */
@@ -36,14 +36,13 @@ export function createTurns(state: IndexedState, nowMs: number): Turns {
   }
 
   return {
+    kept: keeps,
     next(machine) {
       keeps.turnOf(machine)
       const search = createSearch(state, machine, nowMs)
       const best = find(search)
-      const turn = { search, kept: keeps.soFar() }
-      if (best !== undefined) return { ...turn, best }
-      keeps.add(machine)
-      return turn
+      if (best === undefined) keeps.add(machine)
+      return { search, best }
     },
     hold({ best, search }) {
       if (best !== undefined) keeps.hold(best.slot, search.wanted)

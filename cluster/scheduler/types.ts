@@ -149,7 +149,7 @@ export interface Waiting {
   machine: Wanted
   /** Its place in the queue, from 1. */
   place: number
-  /** Asked for when it is wanted, as it looks at every host; the commonest first. */
+  /** The commonest first. It looks at every host: to be asked for if wanted, before the state changes. */
   reasons(): Reason[]
 }
 
