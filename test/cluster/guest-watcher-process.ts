@@ -6,9 +6,9 @@ import { isAlive } from '../../base/process-identity.ts'
 import type { GuestRun, WatcherLine } from './guest-watcher.ts'
 
 /**
- * Looks at the processes of this machine about a hundred times a second and says on standard output
- * which guests begin and end, as the kernel has it. A process of its own, so that it goes on looking
- * whatever its test is busy with. Ends with its standard input.
+ * Looks at the processes of this machine about eighty times a second and says on standard output
+ * which guests begin and end, as the kernel has it. A process of its own, so that it goes on
+ * looking whatever its test is busy with. Ends with its standard input.
  *
  * node guest-watcher-process.ts PREFIX   (of the names of the namespaces to look at)
  */

@@ -1,11 +1,12 @@
 import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, readdirSync } from 'node:fs'
 import { connect } from 'node:net'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { removeLeftovers } from '../../agent/dev/fleet.ts'
 import { isReady } from '../../agent/dev/local-host.ts'
-import { namespaceFolder } from '../../agent/dev/processes.ts'
+import { namespaceFolder, processesIn } from '../../agent/dev/processes.ts'
 import { runCommand } from '../../base/command.ts'
 import { identify, isAlive } from '../../base/process-identity.ts'
 import { checkout } from '../../script/local-host.ts'
@@ -218,8 +219,34 @@ describe('nothing is left', () => {
   })
 })
 
+test('macfleet dev runs hosts until it is interrupted, and leaves nothing', async () => {
+  const words = ['dev', '--hosts', '2', '--racks', '2', '--separate']
+  const dev = spawn(join(checkout, 'bin/macfleet'), words, { stdio: ['ignore', 'pipe', 'inherit'] })
+  const ended = once(dev, 'exit')
+  let said = ''
+  dev.stdout.on('data', text => {
+    said += text
+  })
+  await until('it is up', () => (said.includes('Ctrl-C') ? true : undefined))
+  const rows = [...said.matchAll(/^(mac-\d) +(rack-\d) +(\S+) +(\S+)\/mac-\d\/run\/\S+$/gm)]
+  expect(rows.map(row => `${row[1]} ${row[2]}`)).toEqual(['mac-1 rack-1', 'mac-2 rack-2'])
+  const folder = rows[0]?.[4] ?? ''
+  const subnet = (rows[0]?.[3] ?? '').replace(/\.1\.1$/, '.0.0/16')
+  const namespace = `${basename(folder)}-mac-1`
+  const processes = processesIn(namespace)
+  expect(processes.map(found => found.role).sort()).toEqual(['daemon', 'guardian'])
+  expect(await routes()).toContain(subnet)
+  dev.kill('SIGINT')
+  expect(await ended).toEqual([0, null])
+  await expectGone({ folder, subnet, hosts: [{ namespace }] }, processes)
+})
+
 async function expectGone(
-  { folder, subnet, hosts }: Pick<TestRack, 'folder' | 'subnet' | 'hosts'>,
+  {
+    folder,
+    subnet,
+    hosts,
+  }: { folder: string; subnet: string; hosts: readonly { namespace: string }[] },
   processes: { pid: number; startTicks: number }[],
 ): Promise<void> {
   expect(processes.filter(isAlive)).toEqual([])
