@@ -125,6 +125,8 @@ export function startHostLease(init: HostLeaseInit, components: HostLeaseCompone
 
   const watch = startFenceWatch({ ...init, onAnswer }, components)
   void work()
+  const isGone = () => void work()
+  void followEnd({ ...init, isGone, signal: closing.signal }, components)
   return {
     guardian: watch.guardian,
     leaseRevision: () => revision,
@@ -143,10 +145,34 @@ export function startHostLease(init: HostLeaseInit, components: HostLeaseCompone
   }
 }
 
+/**
+ * Tells when the key goes. The guardian hears of it with its next renewal; a new key that is there at
+ * once keeps the others from acting, whatever took the old one (deadline.ts: `wentEarly`).
+ */
+async function followEnd(
+  { host, timing, isGone, signal }: HostLeaseInit & { isGone(): void; signal: AbortSignal },
+  { store, clock, log }: HostLeaseComponents,
+): Promise<void> {
+  const key = hostLeaseKey(host)
+  while (!signal.aborted) {
+    try {
+      const afterRevision = await store.revision()
+      for await (const { events } of store.watch(key, { afterRevision, signal })) {
+        if (events.some(event => event.key === key && event.type === 'delete')) isGone()
+      }
+    } catch (error) {
+      if (!signal.aborted) log.debug({ error: messageOf(error) }, 'the lease key is not watched')
+    }
+    await sleep(clock, timing.heartbeatMs, signal).catch(() => {})
+  }
+}
+
 interface GivenLease {
   leaseId: string
   revision: number
   gone: boolean
+  /** Boot time at which its key was known to be made; undefined when it was found. */
+  madeMs?: number
 }
 
 /**
@@ -157,8 +183,9 @@ interface GivenLease {
 async function giveLease(
   before: GivenLease | undefined,
   init: HostLeaseInit,
-  { store, guardian }: HostLeaseComponents,
+  components: HostLeaseComponents,
 ): Promise<GivenLease> {
+  const { store, guardian } = components
   const key = hostLeaseKey(init.host)
   const { entry } = await store.get(key)
   const found = entry && (entry.value as unknown as HostLease)
@@ -170,7 +197,7 @@ async function giveLease(
   const given =
     entry?.lease !== undefined && isOurs
       ? { leaseId: entry.lease, revision: entry.createRevision, gone: false }
-      : await makeKey(entry?.modRevision, init, store)
+      : await makeKey(entry?.modRevision, init, components)
   await guardian.lease({
     leaseId: given.leaseId,
     leaseRevision: given.revision,
@@ -178,6 +205,7 @@ async function giveLease(
     endpoints: init.endpoints().slice(0, init.timing.endpointsMost),
     tls: init.tls,
     timing: init.timing,
+    madeMs: given.madeMs,
   })
   return given
 }
@@ -189,7 +217,7 @@ async function giveLease(
 async function makeKey(
   modRevision: number | undefined,
   { host, hostId, bootId, timing }: HostLeaseInit,
-  store: Store,
+  { store, bootClock }: HostLeaseComponents,
 ): Promise<GivenLease> {
   const key = hostLeaseKey(host)
   const detail = `${key} has changed meanwhile`
@@ -208,7 +236,9 @@ async function makeKey(
     { put: hostLifeKey(host), value },
   ]
   const made = await store.transaction({ compare, operations })
-  if (made.succeeded) return { leaseId: lease, revision: made.revision, gone: false }
+  if (made.succeeded) {
+    return { leaseId: lease, revision: made.revision, gone: false, madeMs: bootClock.nowMs() }
+  }
   await store.revokeLease(lease)
   throw changed()
 }

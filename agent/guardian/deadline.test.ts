@@ -204,3 +204,36 @@ test('renews for as long as the daemon is heard, or announced its silence', () =
   deadline.letGo()
   expect(deadline.renewalDue(40_001)).toBe(false)
 })
+
+/** A lease that was renewed at 10 and 1,010, went, and was followed by another made at a time. */
+function followed(goneMs: number, madeMs: number): FenceDeadline {
+  const deadline = held()
+  deadline.bind('guest')
+  deadline.renewed(1, 1_010)
+  if (goneMs < madeMs) deadline.gone(1, goneMs)
+  deadline.hold(2, timing, madeMs + 10, madeMs)
+  deadline.renewed(2, madeMs + 20)
+  return deadline
+}
+
+test('a key that is back before anybody can act carries the guests until they are claimed', () => {
+  const soon = followed(1_200, 1_300)
+  const dieMs = soon.deadlineOf('guest') ?? 0
+  // Dead before that key can go: a leader that slept sees nothing between the two.
+  expect(dieMs + killMs + fenceCheckMs).toBeLessThanOrEqual(1_320 + hostLeaseTtlMs)
+  expect(dieMs).toBeGreaterThan(1_320 + hostLeaseTtlMs / 2)
+  soon.renewed(2, 9_000)
+  expect(soon.deadlineOf('guest')).toBe(dieMs + 9_000 - 1_320)
+  // What carries went too, and is not trusted a second time.
+  soon.gone(2, 9_100)
+  expect(soon.due(9_100)).toEqual(['guest'])
+})
+
+test('a key that is back when somebody may have acted carries nobody', () => {
+  const late = followed(1_200, 1_010 + graceMs)
+  expect(late.due(1_010 + graceMs)).toEqual(['guest'])
+  const cutOff = followed(1_010 + hostLeaseTtlMs, 1_010 + hostLeaseTtlMs + 1_000)
+  expect(cutOff.deadlineOf('guest')).toBeGreaterThan(1_010 + fenceMs)
+  const longer = followed(1_010 + hostLeaseTtlMs, 1_010 + hostLeaseTtlMs + graceMs)
+  expect(longer.deadlineOf('guest')).toBe(1_010 + fenceMs)
+})

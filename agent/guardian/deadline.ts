@@ -8,6 +8,8 @@ interface Lease {
   sentMs?: number
   /** When etcd was first heard to have it no more. */
   goneMs?: number
+  /** The one after it, when that came to be before the others could act on the end of this one. */
+  carriedBy?: Lease
 }
 
 /** What is known of the lease that is held. */
@@ -21,31 +23,53 @@ export interface LeaseState {
   gone: boolean
 }
 
-/**
- * How long guests outlive the last renewal of a lease that went before its time. The others can see
- * the key gone from the moment of that renewal on, and act `graceMs` later. No etcd should do that;
- * one whose leader was frozen has (etcd issue 15247).
- */
-function earlyFenceMs(timing: Timing): number {
-  const { graceMs, killMs, fenceCheckMs, clockDrift } = timing
-  return Math.min(timing.fenceMs, graceMs * (1 - clockDrift) - killMs - fenceCheckMs)
+/** What is left of a span of the others' clocks, for the time that a kill takes. */
+function untilKill(spanMs: number, { clockDrift, killMs, fenceCheckMs }: Timing): number {
+  return spanMs * (1 - clockDrift) - killMs - fenceCheckMs
 }
 
-/** Boot time at which guests under a lease must die; undefined while it was never renewed. */
-function deadlineOf({ sentMs, goneMs, timing }: Lease): number | undefined {
+/**
+ * Whether a lease went before its time. No etcd should do that; one whose leader was frozen and goes
+ * on ends all leases that it believes expired (etcd issues 12528 and 15247; seen with 3.4.23).
+ */
+function wentEarly({ goneMs, sentMs = 0, timing }: Lease): boolean {
+  return goneMs !== undefined && goneMs < sentMs + timing.hostLeaseTtlMs
+}
+
+/** Whether nobody can have acted on the end of a lease before a new key was there. */
+function isInTime(before: Lease, madeMs: number): boolean {
+  const { sentMs, timing } = before
+  if (sentMs === undefined) return false
+  const goneMs = wentEarly(before) ? sentMs : sentMs + timing.hostLeaseTtlMs
+  return madeMs < goneMs + timing.graceMs * (1 - timing.clockDrift)
+}
+
+/**
+ * Boot time at which guests under a lease must die; undefined while it was never renewed. When it
+ * went before its time, the others may have seen its key gone since the last renewal, and act
+ * `graceMs` later. When it is carried its guests live until shortly before the next key can go.
+ */
+function endOf(lease: Lease): number | undefined {
+  const { sentMs, timing, carriedBy } = lease
   if (sentMs === undefined) return undefined
-  const early = goneMs !== undefined && goneMs < sentMs + timing.hostLeaseTtlMs
-  return sentMs + (early ? earlyFenceMs(timing) : timing.fenceMs)
+  const { fenceMs, graceMs, hostLeaseTtlMs } = timing
+  const own = sentMs + (wentEarly(lease) ? Math.min(fenceMs, untilKill(graceMs, timing)) : fenceMs)
+  if (carriedBy?.sentMs === undefined || wentEarly(carriedBy)) return own
+  return Math.max(own, carriedBy.sentMs + untilKill(hostLeaseTtlMs, timing))
 }
 
 /**
  * The guardian's part of fencing, without clocks, sockets or processes: it is told what happened
  * and when (boot time in milliseconds), and says whether to renew, who may start and who must die.
  *
- * Each fenced guest is bound to the lease under which it was claimed. A new lease gives it no time:
- * the others may have seen the old one end, and only a claim under the new one, which fails when
- * they acted, binds it anew. A lease keeps the spans with which it came: etcd gave it a time to live
- * that fits them and no others.
+ * Each fenced guest is bound to the lease under which it was claimed, and a new lease gives it the
+ * whole time only when it is claimed under that one, which fails when the others have acted. Until
+ * then it is carried, if the new key came to be before the others could act on the absence of the old
+ * one: while a key is there they do nothing, so a carried guest dies before the new key can go. A
+ * guest that can not be carried keeps its old deadline.
+ *
+ * A lease keeps the spans with which it came: etcd gave it a time to live that fits them and no
+ * others.
  */
 export class FenceDeadline {
   readonly #guests = new Map<string, Lease>()
@@ -54,13 +78,20 @@ export class FenceDeadline {
   #silentUntilMs = Number.NEGATIVE_INFINITY
   #triedMs = Number.NEGATIVE_INFINITY
 
-  /** The daemon holds this lease from now on; told again, it changes nothing about it. */
-  hold(revision: number, timing: Timing, nowMs: number): void {
+  /**
+   * The daemon holds this lease from now on; told again, it changes nothing about it.
+   * @param madeMs boot time at which the new key was known to be there; undefined when it was found
+   */
+  hold(revision: number, timing: Timing, nowMs: number, madeMs?: number): void {
     this.#heardMs = nowMs
     this.#silentUntilMs = Number.NEGATIVE_INFINITY
-    if (this.#current?.revision === revision) return
+    const before = this.#current
+    if (before?.revision === revision) return
     this.#current = { revision, timing }
     this.#triedMs = Number.NEGATIVE_INFINITY
+    if (before === undefined || madeMs === undefined) return
+    before.goneMs ??= madeMs
+    if (isInTime(before, madeMs)) before.carriedBy = this.#current
   }
 
   /** No lease is held any more. Who is bound to one dies by its deadline all the same. */
@@ -117,7 +148,7 @@ export class FenceDeadline {
     const lease = this.#current
     if (lease?.revision !== revision || lease.goneMs !== undefined) return false
     const { killMs, fenceCheckMs } = lease.timing
-    return nowMs < (deadlineOf(lease) ?? nowMs) - killMs - fenceCheckMs
+    return nowMs < (endOf(lease) ?? nowMs) - killMs - fenceCheckMs
   }
 
   /** From now on the guest lives as long as the lease that is held. Ask `mayStart` first. */
@@ -133,7 +164,7 @@ export class FenceDeadline {
   /** When a guest must die; undefined when it is not fenced. */
   deadlineOf(name: string): number | undefined {
     const lease = this.#guests.get(name)
-    return lease && deadlineOf(lease)
+    return lease && endOf(lease)
   }
 
   /** All guests that are fenced. */
@@ -153,7 +184,7 @@ export class FenceDeadline {
     return {
       leaseRevision: lease.revision,
       renewedMs: lease.sentMs,
-      deadlineMs: deadlineOf(lease),
+      deadlineMs: endOf(lease),
       gone: lease.goneMs !== undefined,
     }
   }

@@ -58,6 +58,8 @@ export interface LeaseParameters {
   tls: { authorityPath: string; certificatePath: string; keyPath: string }
   /** The spans for which the lease was granted. */
   timing: Timing
+  /** Boot time in milliseconds at which the key was known to be made; absent when it was found. */
+  madeMs?: number
 }
 
 /** A guest that dies by a deadline. */
@@ -254,7 +256,8 @@ function readLease(read: Reader, limits: Limits): LeaseParameters {
   }
   if (!endpoints.every(isSecureOrigin)) throw read.refuse('endpoints must be https://ADDRESS:PORT')
   const leaseRevision = read.integer('leaseRevision', 1, Number.MAX_SAFE_INTEGER)
-  return { leaseId, leaseRevision, key, endpoints, tls: read.tls(), timing }
+  const madeMs = read.optionalInteger('madeMs', 0, Number.MAX_SAFE_INTEGER)
+  return { leaseId, leaseRevision, key, endpoints, tls: read.tls(), timing, madeMs }
 }
 
 function isSecureOrigin(text: string): boolean {

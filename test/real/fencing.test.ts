@@ -305,3 +305,21 @@ test('two hosts of one name, and one that was started anew', async () => {
   const again = second.startDaemon({ bootId: 'the next boot' })
   expect(await leaseOf(again)).toBeGreaterThan(revision)
 })
+
+test('a lease that etcd ends without cause is followed by another before anybody acts', async () => {
+  const host = startHost()
+  const daemon = host.startDaemon()
+  const { fenced } = await pair(host, daemon)
+  const before = await keyOf(host.name)
+  // As a leader of etcd does that was frozen and goes on.
+  await store.revokeLease(before?.lease ?? '')
+  await until('there is a new lease', async () => {
+    return (daemon.held.leaseRevision() ?? 0) > (before?.createRevision ?? 0)
+  })
+  await sleep(systemClock, timing.fenceMs + 500)
+  expect(isAlive(fenced)).toBe(true)
+  const claim = { leaseRevision: daemon.held.leaseRevision() ?? 0, fenced: true }
+  await daemon.held.guardian.claim('fenced', claim)
+  const { lease, fenced: guests } = await host.client.heartbeat()
+  expect(guests).toMatchObject([{ name: 'fenced', deadlineMs: lease?.deadlineMs }])
+})
