@@ -54,7 +54,7 @@ export function checkCertificate(certificate: X509Certificate, trust: Trust): Ho
   const refuse = (detail: string) => failure('certificateRefused', { detail })
   const signer = trust.authorities
     .map(pem => new X509Certificate(pem))
-    .find(authority => isSignedBy(certificate, authority))
+    .find(authority => isIssuedBy(certificate, authority))
   if (signer === undefined) throw refuse('it is signed by no authority of this fleet')
   if (certificate.ca) throw refuse('it is that of an authority, not of a host')
   if (!certificate.keyUsage?.includes(clientAuthentication)) throw refuse('it is not for hosts')
@@ -67,7 +67,7 @@ export function checkCertificate(certificate: X509Certificate, trust: Trust): Ho
 }
 
 /** Whether an authority signed a certificate. */
-export function isSignedBy(certificate: X509Certificate, authority: X509Certificate): boolean {
+export function isIssuedBy(certificate: X509Certificate, authority: X509Certificate): boolean {
   return (
     authority.ca && certificate.checkIssued(authority) && certificate.verify(authority.publicKey)
   )

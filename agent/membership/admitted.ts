@@ -1,0 +1,27 @@
+import Type from 'typebox'
+import { Value } from 'typebox/value'
+import type { Admitted } from '../../cluster/membership/admission.ts'
+import { knownSchema } from './fleet-file.ts'
+
+const pem = Type.String({ maxLength: 16_384 })
+
+const admittedSchema = Type.Intersect([
+  Type.Object({
+    state: Type.Literal('Approved'),
+    certificates: Type.Object({ etcd: pem, hosts: pem }),
+    generation: Type.Integer({ minimum: 1 }),
+  }),
+  knownSchema,
+])
+
+/** What another host gave; undefined when it is something else. */
+export function readAdmitted(value: unknown): Admitted | undefined {
+  return Value.Check(admittedSchema, value) ? (value as unknown as Admitted) : undefined
+}
+
+/** Whether another host said that we have to wait. */
+export function isPending(value: unknown): boolean {
+  return (
+    typeof value === 'object' && value !== null && 'state' in value && value.state === 'Pending'
+  )
+}
