@@ -45,7 +45,8 @@ export interface EtcdChangesOptions {
  * Every revision of etcd after one, each whole and in order, from one endpoint until that fails:
  * then it throws, and the caller goes on after the last revision it got. One watch over all keys
  * serves: a revision without a gap before it proves that nothing was lost on the way.
- * @throws Compacted, also when a revision is missing; RpcFailure or `unavailable` when the endpoint fails; storeCorrupt
+ * @throws Compacted, also when a revision is missing; RpcFailure or `unavailable` when the endpoint
+ *   fails; storeCorrupt
  */
 export async function* readChanges(
   afterRevision: number,

@@ -28,7 +28,8 @@ export async function readRevision(connection: EtcdConnection): Promise<number> 
 /**
  * Reads a range as one consistent state, page by page.
  * @param limit at most so many keys
- * @throws RpcFailure, "compacted" among them when it takes so long that the state is gone; unavailable
+ * @throws RpcFailure, "compacted" among them when it takes so long that the state is gone;
+ *   unavailable
  */
 export async function* readRange(
   connection: EtcdConnection,

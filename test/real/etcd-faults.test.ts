@@ -125,7 +125,7 @@ async function expectWhole({ seen, from }: { seen: WatchBatch[]; from: number })
 }
 
 describe('the store on three members of etcd', () => {
-  it("goes on when etcd's leader is killed; a watch misses nothing and repeats nothing", async () => {
+  it("goes on when etcd's leader is killed, and a watch misses and repeats nothing", async () => {
     const leader = await memberThatLeads()
     use(leader)
     const watched = await watchAll()
