@@ -20,7 +20,6 @@ import { type AccessKey, loadAccessKey } from './access-key.ts'
 import { makeWay, startBallast } from './ballast.ts'
 import { allocatableOf, capacityOf, createReservations } from './capacity.ts'
 import type { Config } from './config.ts'
-import { keepGuardian } from './guardian-keeper.ts'
 import { followFirewall } from './guest-firewall.ts'
 import { inspectGuestHost } from './guest-host.ts'
 import { ownVersion, startHostController } from './host-controller.ts'
@@ -80,11 +79,8 @@ async function startParts(
   makeFolder(config.runDir, 0o755)
   const ballastFolder = join(config.dataDir, 'ballast')
   await makeWay(ballastFolder, components)
-  const rawGuardian = await keepGuardian(config, components)
-  undo.add(() => rawGuardian.close())
-  const ground = await openGround(config, { ...components, guardian: rawGuardian }, undo)
+  const ground = await openGround(config, components, undo)
   const { store, lease, guardian } = ground
-  undo.add(() => lease.stop())
   const diskReserveBytes = quantityValue(config.diskReserve)
   const images = await openImageStore(
     {

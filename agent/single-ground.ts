@@ -12,8 +12,8 @@ import type { FleetOperations } from '../interface/api/fleet-operations.ts'
 import type { Config } from './config.ts'
 import { explainOperation } from './explain-operation.ts'
 import type { Ground } from './ground.ts'
-import type { Guardian } from './guardian/client.ts'
 import { readBootId } from './guardian/registry.ts'
+import { keepGuardian } from './guardian-keeper.ts'
 import { ownVersion } from './host-controller.ts'
 import { holdSingleHostLease } from './host-lease-single.ts'
 import type { Transitions } from './transitions.ts'
@@ -25,7 +25,6 @@ export interface SingleGroundComponents {
   random: Random
   log: Log
   limits: Limits
-  guardian: Guardian
   transitions: Transitions
 }
 
@@ -37,8 +36,12 @@ export async function openSingleGround(
 ): Promise<Ground> {
   const store = await openLevelStore({ folder: join(config.dataDir, 'store') }, components)
   undo.add(() => store.close())
+  // After the store, which only one daemon can have: a second one is told so at once.
+  const guardian = await keepGuardian(config, components)
+  undo.add(() => guardian.close())
   const identity = { host: config.hostName, hostId: 'single', bootId: readBootId() }
-  const lease = await holdSingleHostLease(identity, { ...components, store })
+  const lease = await holdSingleHostLease(identity, { store, guardian })
+  undo.add(() => lease.stop())
   return {
     store,
     guardian: lease.guardian,

@@ -89,7 +89,7 @@ describe('a host refuses, by name and with what to do', () => {
   })
 
   test.each([
-    ['hostSelector: { rack: nowhere }', 'HostUnfit', 'the label rack must be nowhere, it has none'],
+    ['hostSelector: { rack: nowhere }', 'Unschedulable', 'the label rack must be nowhere, it has none'],
     ['machine: macos', 'MachineUnsupported', 'can not start machines of the shape macos'],
   ])('what this host is not for: %s', async (spec, reason, sentence) => {
     await apply(manifest('elsewhere', `image: micro, ${spec}`))
@@ -111,15 +111,15 @@ describe('a host refuses, by name and with what to do', () => {
   test('an image for another processor', async () => {
     await host.must('image', 'import', micro, '--name', 'arm', '--arch', 'aarch64')
     await apply(manifest('arm', 'image: arm'))
-    const machine = await host.untilMachine('arm', at => readyReason(at) === 'ImageUnfit')
-    expect(readyMessage(machine)).toContain('made for linux on aarch64')
+    const machine = await host.untilMachine('arm', at => readyReason(at) === 'Unschedulable')
+    expect(readyMessage(machine)).toContain('the machine is for aarch64')
     await host.must('delete', 'vm', 'arm')
     await host.must('image', 'rm', 'arm')
   })
 
   test('more memory than it has, until there is room', async () => {
     await apply(manifest('huge', 'image: micro, memory: 4Ti'))
-    const machine = await host.untilMachine('huge', at => readyReason(at) === 'HostFull')
+    const machine = await host.untilMachine('huge', at => readyReason(at) === 'Unschedulable')
     expect(readyMessage(machine)).toContain('wants 4Ti of memory')
     await apply(manifest('huge', 'image: micro, memory: 128Mi'))
     await host.untilMachine('huge', isReady)
