@@ -215,7 +215,9 @@ function outward(error: unknown, method: Method, about: string): unknown {
   const extras = { cause: error }
   if (says('in sync with leader')) return failure('etcdLearnerBehind', { member: about }, extras)
   if (says('too many learner members')) return failure('etcdLearnerBusy', {}, extras)
-  if (says('Peer URLs already exists')) return failure('etcdMemberExists', { url: about }, extras)
+  if (says('Peer URLs already exist') || says('member ID already exist')) {
+    return failure('etcdMemberExists', { url: about }, extras)
+  }
   if (says('member not found')) return failure('etcdMemberUnknown', { member: about }, extras)
   if (says('unhealthy cluster') || says('not enough started members')) {
     return failure('etcdUnhealthy', { detail }, extras)

@@ -171,7 +171,7 @@ export async function createEtcdConnection(
       const answer = repeatable
         ? await endpoint.call(method, request, { timeoutMs, needsLeader: true })
         : await write(endpoint, method, request, timeoutMs)
-      if ('header' in answer) lost.heard(answer.header.raftTerm)
+      if ('header' in answer && answer.header !== null) lost.heard(answer.header.raftTerm)
       availability.worked()
       return answer
     } catch (error) {

@@ -169,7 +169,7 @@ export interface Methods {
   'Maintenance.Snapshot': [Nothing, SnapshotPiece]
   'Maintenance.Alarm': [
     { action: number; memberId: string; alarm: number },
-    Answer & { alarms: RpcAlarm[] },
+    { header: Header | null; alarms: RpcAlarm[] },
   ]
   'Maintenance.MoveLeader': [{ targetId: string }, Answer]
 }
