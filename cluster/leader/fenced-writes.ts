@@ -1,4 +1,3 @@
-import { isDeepStrictEqual } from 'node:util'
 import { backoffMs } from '../../base/backoff.ts'
 import { type Clock, sleep } from '../../base/clock.ts'
 import { isFailure, MacfleetError } from '../../base/errors.ts'
@@ -17,10 +16,11 @@ export interface Part {
 export interface FencedWrites {
   /**
    * Writes as many parts as can be, in one transaction: those whose compares don't hold are left
-   * out. It answers when it is known what was written, and not before: a write whose answer was
-   * lost is repeated until it succeeds or is seen to have been done. What is learned goes into the
-   * view.
-   * @returns the parts that were written
+   * out. It answers when nothing of it can be written any more, and not before: a write whose answer
+   * was lost is sent again, so that either it succeeds or what it compares is seen to have changed.
+   * What is learned goes into the view.
+   * @returns the parts that are known to be written; of one that was sent again the view may know
+   *   better
    * @throws TermOver when this host leads no longer; storeFull, storeRequestTooLarge
    */
   writeAll<T extends Part>(parts: readonly T[]): Promise<Set<T>>
@@ -56,7 +56,7 @@ export function createFencedWrites(term: Term, components: FencedWritesComponent
     const written = new Set<T>()
     let left: readonly T[] = parts
     for (let round = 0; round < mostRounds && left.length > 0; round++) {
-      const { result, doubtful } = await settle(term, left, components)
+      const result = await settle(term, left, components)
       if (result.succeeded) {
         for (const part of left) learnWritten(part, result.revision, view)
         for (const part of left) written.add(part)
@@ -66,7 +66,6 @@ export function createFencedWrites(term: Term, components: FencedWritesComponent
       if (!holds(term.compare, now)) throw new TermOver()
       now.delete(term.compare.key)
       for (const [key, entry] of now) view.learn(key, entry, result.revision)
-      if (doubtful) for (const part of left) if (isDone(part, now)) written.add(part)
       const held = left.filter(part => part.compare.every(compare => holds(compare, now)))
       if (held.length < left.length) round = -1
       left = held
@@ -84,14 +83,13 @@ async function settle(
   term: Term,
   parts: readonly Part[],
   { store, clock, log }: FencedWritesComponents,
-): Promise<{ result: TransactionResult; doubtful: boolean }> {
+): Promise<TransactionResult> {
   const compare = [term.compare, ...parts.flatMap(part => part.compare)]
   const operations = parts.flatMap(part => part.operations) as Operation[]
   for (let failures = 0; ; ) {
     if (term.signal.aborted) throw new TermOver()
     try {
-      const result = await store.transaction({ compare, operations })
-      return { result, doubtful: failures > 0 }
+      return await store.transaction({ compare, operations })
     } catch (error) {
       if (!isDoubtful(error)) throw error
       failures++
@@ -119,15 +117,6 @@ function holds(compare: Compare, now: ReadonlyMap<string, Entry | undefined>): b
   return 'modRevision' in compare
     ? compare.modRevision === (entry?.modRevision ?? 0)
     : compare.createRevision === (entry?.createRevision ?? 0)
-}
-
-/** Whether all is there as the part would have it. */
-function isDone(part: Part, now: ReadonlyMap<string, Entry | undefined>): boolean {
-  return part.operations.every(operation => {
-    if ('delete' in operation) return now.get(operation.delete) === undefined
-    const there = now.get(operation.put)?.value
-    return isDeepStrictEqual(there, JSON.parse(JSON.stringify(operation.value)))
-  })
 }
 
 function learnWritten(part: Part, revision: number, view: FencedWritesComponents['view']): void {

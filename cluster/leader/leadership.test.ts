@@ -57,6 +57,13 @@ function cuttable(store: Store): { store: Store; cut: { now: boolean } } {
     renewLease: guard(store.renewLease),
     grantLease: guard(store.grantLease),
     revokeLease: guard(store.revokeLease),
+    // A stream that is stuck says nothing at all.
+    async *watch(prefix, options) {
+      for await (const batch of store.watch(prefix, options)) {
+        if (cut.now) await new Promise(resolve => options.signal.addEventListener('abort', resolve))
+        yield batch
+      }
+    },
   }
   return { store: wrapped, cut }
 }

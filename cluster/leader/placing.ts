@@ -1,6 +1,6 @@
 import { type Clock, timestamp } from '../../base/clock.ts'
 import { type Log, messageOf } from '../../base/log.ts'
-import { isAnchored, type Placement } from '../fleet/placement.ts'
+import { isAnchored, type Placement, wantsPlace } from '../fleet/placement.ts'
 import { schedule } from '../scheduler/schedule.ts'
 import type { Decision, Waiting } from '../scheduler/types.ts'
 import type { Book } from './book.ts'
@@ -16,8 +16,6 @@ export interface PlacingInit {
   onUnsettled(uid: string): void
   /** For these no host was found. @returns after how long it should be called again, if so */
   onWaiting(waiting: readonly Waiting[]): Promise<number | undefined>
-  /** Whether anything may be placed now. */
-  mayPlace(): boolean
 }
 
 /** What placing needs. */
@@ -74,8 +72,11 @@ export function createPlacing(init: PlacingInit, components: PlacingComponents):
     const known = view.machine(machine.uid)
     if (known === undefined) return undefined
     const from = view.placement(machine.uid)
-    const anchored = from !== undefined && isAnchored(from.value)
-    if (anchored && from.value.host !== host) return undefined
+    if (from !== undefined) {
+      // The queue may be older than the view.
+      if (!wantsPlace(from.value)) return undefined
+      if (isAnchored(from.value) && from.value.host !== host) return undefined
+    }
     return assignmentPart(known, from, { host, at: timestamp(clock), request: machine.request })
   }
   const commit = async (parts: readonly AssignmentPart[]): Promise<void> => {
@@ -122,10 +123,6 @@ export function createPlacing(init: PlacingInit, components: PlacingComponents):
         await untilWoken(mostMs, signal)
         if (signal.aborted) return
         wanted = false
-        if (!init.mayPlace()) {
-          mostMs = undefined
-          continue
-        }
         try {
           mostMs = await round()
           if (mostMs === 0) wanted = true

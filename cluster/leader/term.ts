@@ -64,7 +64,6 @@ class TermWork {
     )
     const placing = createPlacing(
       {
-        mayPlace: () => view.isReady() && !this.#recovering,
         onPlaced: (part, before) => this.#machineLane.onPlaced(part.next, before),
         onUnsettled: uid => this.#machines.add(uid),
         onWaiting: waiting => {

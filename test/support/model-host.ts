@@ -30,6 +30,8 @@ export interface ModelHostInit {
   name: string
   allocatable?: Partial<Amounts>
   labels?: Record<string, string>
+  /** It does nothing from the start. */
+  idle?: boolean
   timing: Timing
 }
 
@@ -82,7 +84,7 @@ export async function startModelHost(
     name,
     running,
     refuses: new Set(),
-    idle: false,
+    idle: init.idle ?? false,
     async crash() {
       dying.abort()
       running.clear()
