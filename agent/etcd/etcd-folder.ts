@@ -26,8 +26,6 @@ export interface EtcdFolder {
    * etcd does not run.
    */
   retire(): Promise<void>
-  /** Removes data and identity: for data that was never the truth. Only while etcd does not run. */
-  discard(): Promise<void>
 }
 
 /** One may have been set aside by mistake; more are of no use to anybody. */
@@ -62,17 +60,11 @@ export function openEtcdFolder(folder: string, clock: Clock): EtcdFolder {
       await rename(current, join(folder, name)).catch(ignoreMissing)
       await syncFolder(folder)
       const retired = (await namesIn(folder)).filter(one => one.startsWith(retiredPrefix)).sort()
-      for (const old of retired.slice(0, -retiredMost)) await remove(join(folder, old))
-    },
-    async discard() {
-      await remove(current)
-      await syncFolder(folder)
+      for (const old of retired.slice(0, -retiredMost)) {
+        await rm(join(folder, old), { recursive: true, force: true })
+      }
     },
   }
-}
-
-function remove(path: string): Promise<void> {
-  return rm(path, { recursive: true, force: true })
 }
 
 async function namesIn(path: string): Promise<string[]> {

@@ -1,6 +1,8 @@
 import { createReadStream } from 'node:fs'
 import { open as openFile, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
 import { createGunzip, createGzip } from 'node:zlib'
 import { type Clock, preciseTimestamp } from '../../base/clock.ts'
 import { failure, messageOf } from '../../base/errors.ts'
@@ -74,34 +76,22 @@ export async function* makeBackup(
     secrets: init.secrets,
   }
   const compressed = createGzip()
-  const written = writeLines(header, pairs, compressed)
+  const written = pipeline(Readable.from(linesOfBackup(header, pairs)), compressed)
   // Its failure is that of the stream, which whoever reads that sees.
   written.catch(() => {})
   yield* seal(compressed, init.passphrase, { random, cost: init.scryptCost })
   await written
 }
 
-async function writeLines(
-  header: BackupHeader,
-  pairs: readonly Pair[],
-  stream: ReturnType<typeof createGzip>,
-): Promise<void> {
+function* linesOfBackup(header: BackupHeader, pairs: readonly Pair[]): Generator<Buffer> {
   const counted = createTally()
-  const write = async (value: object): Promise<void> => {
-    if (stream.write(`${JSON.stringify(value)}\n`)) return
-    if (stream.destroyed) throw new Error('nobody reads the backup any more')
-    await new Promise<void>((resolve, reject) => {
-      stream.once('drain', resolve)
-      stream.once('close', () => reject(new Error('nobody reads the backup any more')))
-    })
-  }
-  await write(header)
+  const line = (value: object) => Buffer.from(`${JSON.stringify(value)}\n`)
+  yield line(header)
   for (const pair of pairs) {
     counted.add(pair)
-    await write(pair)
+    yield line(pair)
   }
-  await write(counted.tally())
-  stream.end()
+  yield line(counted.tally())
 }
 
 /** Writes a backup to a file (0600), which is there whole or not at all. */
@@ -179,8 +169,9 @@ async function* readLines(
 ): AsyncGenerator<Fields> {
   const plain = createGunzip()
   const sealed = createReadStream(path)
-  const fed = feed(open(sealed, passphrase), plain)
-  fed.catch(error => plain.destroy(error))
+  const fed = pipeline(Readable.from(open(sealed, passphrase)), plain)
+  // Its failure is that of the stream, which is read here.
+  fed.catch(() => {})
   try {
     for await (const line of linesOf(plain, limits)) {
       const value: JsonValue = JSON.parse(line)
@@ -195,21 +186,6 @@ async function* readLines(
     plain.destroy()
     sealed.destroy()
   }
-}
-
-async function feed(
-  from: AsyncIterable<Buffer>,
-  to: ReturnType<typeof createGunzip>,
-): Promise<void> {
-  for await (const part of from) {
-    if (to.destroyed) return
-    if (to.write(part)) continue
-    await new Promise<void>(resolve => {
-      to.once('drain', resolve)
-      to.once('close', resolve)
-    })
-  }
-  to.end()
 }
 
 function asHeader(line: Fields): BackupHeader {

@@ -32,7 +32,7 @@ export interface MigrationComponents {
 /**
  * Moves everything from level to etcd. Level is the truth until the last step, which records in its
  * folder that etcd is (`readSuccessor`, `storeMoved`). So after a crash at any point: with that
- * record go on with etcd, without it go on with level and discard etcd's folder before trying again.
+ * record go on with etcd, without it go on with level, and begin again with an empty etcd.
  * @throws storeNotEmpty, storeCopyDiffers, unavailable; then nothing has changed
  */
 export async function migrateToEtcd(

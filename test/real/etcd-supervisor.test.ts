@@ -84,7 +84,7 @@ test('voters come to be, come back, and are replaced', async () => {
 
   // Another CA in the same file: etcd reads it when it starts, so it is started anew.
   await first.stopDaemon()
-  appendFileSync(first.caPath, readFileSync(first.caPath))
+  appendFileSync(first.tls.ca, readFileSync(first.tls.ca))
   await first.startDaemon()
   await within(10, 'it runs with the new CA', async () => {
     const now = await first.running()

@@ -4,10 +4,15 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
 import { clientUrlOf, peerUrlOf } from '../../agent/etcd/etcd-command.ts'
-import { type EtcdFolder, openEtcdFolder } from '../../agent/etcd/etcd-folder.ts'
+import {
+  type EtcdFolder,
+  type MemberIdentity,
+  openEtcdFolder,
+} from '../../agent/etcd/etcd-folder.ts'
 import { etcdProcessName } from '../../agent/etcd/etcd-name.ts'
 import { createEtcdProcess, type EtcdProcessInit } from '../../agent/etcd/etcd-process.ts'
 import { type EtcdSupervisor, startEtcdSupervisor } from '../../agent/etcd/etcd-supervisor.ts'
+import { startFirstVoter } from '../../agent/etcd/first-voter.ts'
 import type { Guardian } from '../../agent/guardian/client.ts'
 import { sleep, systemClock } from '../../base/clock.ts'
 import { defaultLimits } from '../../base/limits.ts'
@@ -32,15 +37,17 @@ export interface EtcdHost {
   peerUrl: string
   clientUrl: string
   folder: EtcdFolder
-  caPath: string
   /** How often its daemon has read the member list since it started. */
   looks(): number
   /** Begins as a daemon that starts does. */
   startDaemon(): Promise<void>
   /** Lets go as a daemon that ends does. */
   stopDaemon(): Promise<void>
-  /** The one member of a new cluster. */
-  begin(): Promise<void>
+  tls: { ca: string; certificate: string; key: string }
+  /** A connection of its own, closed when the test ends. */
+  connect(endpoints: readonly string[]): Promise<EtcdConnection>
+  /** Makes it the one member of a new cluster, without what it had. */
+  begin(): Promise<MemberIdentity>
   /** The etcd that runs, if it does. */
   running(): Promise<ProcessIdentity | undefined>
   killEtcd(): Promise<void>
@@ -78,11 +85,7 @@ export async function makeEtcdHosts(count: number): Promise<EtcdHosts> {
     hosts.push(made)
   }
   const tlsFiles = writeCertificate(temporaryFolder(), { fleetId, pair, name: 'client', index: 0 })
-  const connection = await createEtcdConnection(
-    { endpoints, tls: () => tlsFiles.texts },
-    components,
-  )
-  onTestFinished(() => connection.close())
+  const connection = await connectEtcd(endpoints, tlsFiles.texts)
   const admin = createEtcdAdmin(connection)
   return {
     hosts,
@@ -106,6 +109,12 @@ export async function makeEtcdHosts(count: number): Promise<EtcdHosts> {
       return planner
     },
   }
+}
+
+async function connectEtcd(endpoints: readonly string[], texts: Texts): Promise<EtcdConnection> {
+  const connection = await createEtcdConnection({ endpoints, tls: () => texts }, components)
+  onTestFinished(() => connection.close())
+  return connection
 }
 
 interface HostInit {
@@ -149,7 +158,8 @@ async function makeHost({ index, fleetId, pair, endpoints }: HostInit): Promise<
     peerUrl: peerUrlOf(address),
     clientUrl: clientUrlOf(address),
     folder,
-    caPath: tls.ca,
+    tls,
+    connect: endpoints => connectEtcd(endpoints, texts),
     looks: () => looks,
     async startDaemon() {
       looks = 0
@@ -163,8 +173,10 @@ async function makeHost({ index, fleetId, pair, endpoints }: HostInit): Promise<
     },
     async begin() {
       const process = createEtcdProcess(init, { ...components, guardian: client() })
-      const members = [{ name, peerUrl: host.peerUrl }]
-      await process.ensure({ state: 'new', members, token: randomUuid(systemRandom) })
+      const admin = createEtcdAdmin(await host.connect([host.clientUrl]))
+      const { peerUrl, clientUrl } = host
+      const first = { name, peerUrl, clientUrl, timeoutMs: 20_000 }
+      return startFirstVoter(first, { ...components, process, folder, admin })
     },
     running,
     async killEtcd() {
