@@ -1,0 +1,98 @@
+import { expect, test } from 'vitest'
+import { approveMember, listMembers, removeMember } from '../../cluster/membership/members.ts'
+import { listTokens } from '../../cluster/membership/tokens.ts'
+import { makeFleet, makeMachine, tokenOf } from '../../test/support/fleet-hosts.ts'
+import { openFleetFolder } from './fleet-folder.ts'
+import type { PeerRoutes } from './server.ts'
+
+const whoAmI: PeerRoutes = (app, requireMember) => {
+  app.get('/v1/who-am-i', async request => requireMember(request))
+}
+
+test('a host joins by a token, and each then asks the other as who it is', async () => {
+  const fleet = makeFleet()
+  fleet.routes.push(whoAmI)
+  const first = await fleet.begin()
+  const second = await fleet.join(await tokenOf(first), { rack: 'b' })
+  expect(second.folder.known()).toMatchObject({
+    fleet: { fleetId: first.folder.identity.fleetId, era: 1 },
+    member: { rack: 'b', state: 'Approved' },
+    signers: [first.machine.name],
+  })
+  expect(second.folder.authorityPairs()).toEqual([])
+  await expect.poll(() => first.membership.members.all().length).toBe(2)
+  const { name } = second.machine
+  expect(await second.membership.ask(first.machine.name, { path: '/v1/who-am-i' })).toMatchObject({
+    name,
+  })
+  expect(await first.membership.ask(name, { path: '/v1/who-am-i' })).toMatchObject({
+    name: first.machine.name,
+  })
+  expect(await listTokens(fleet.store)).toMatchObject([{ usesLeft: 0 }])
+})
+
+test('a host with a token for many waits, learns nothing, and is in once it is approved', async () => {
+  const fleet = makeFleet()
+  const first = await fleet.begin()
+  const { text } = await first.membership.createToken({ ttlMs: 60_000, uses: 2 })
+  const machine = makeMachine()
+  let waits = 0
+  const joining = fleet.join(text, { ...machine, onWaiting: () => waits++ })
+  await expect.poll(() => waits, { timeout: 5_000 }).toBe(1)
+  expect(await openFleetFolder(machine)).toBeUndefined()
+  await approveMember(fleet.store, machine.name)
+  const second = await joining
+  expect(second.folder.identity.name).toBe(machine.name)
+  expect(waits).toBe(1)
+})
+
+test('a removed host is out at once, on connections that are open too', async () => {
+  const fleet = makeFleet()
+  fleet.routes.push(whoAmI)
+  const first = await fleet.begin()
+  const second = await fleet.join(await tokenOf(first))
+  const ask = () => second.membership.ask(first.machine.name, { path: '/v1/who-am-i' })
+  await expect.poll(ask).toMatchObject({ name: second.machine.name })
+  await removeMember(fleet.store, second.machine.name)
+  await expect.poll(() => second.wasRemoved()).toBe(true)
+  await expect(ask()).rejects.toMatchObject({ code: 'notMember' })
+  await expect(second.membership.renewal.now()).rejects.toMatchObject({ code: 'notMember' })
+  // The other way round it is not trusted either.
+  const back = first.membership.ask(second.machine.name, { path: '/v1/who-am-i' })
+  await expect(back).rejects.toMatchObject({ code: 'notMember' })
+  expect(await listMembers(fleet.store)).toHaveLength(1)
+})
+
+test('new certificates are for new keys, and the server shows them at once', async () => {
+  const fleet = makeFleet()
+  fleet.routes.push(whoAmI)
+  const first = await fleet.begin()
+  const second = await fleet.join(await tokenOf(first))
+  for (const host of [first, second]) {
+    const before = host.folder.certificate('hosts').fingerprint256
+    await host.membership.renewal.now()
+    expect(host.folder.certificate('hosts').fingerprint256).not.toBe(before)
+    expect(host.tlsChanges).toContain('certificates')
+  }
+  const asked = await second.membership.ask(first.machine.name, { path: '/v1/who-am-i' })
+  expect(asked).toMatchObject({ name: second.machine.name })
+})
+
+test('a host that can not sign passes joins and renewals on to one that can', async () => {
+  const fleet = makeFleet()
+  const first = await fleet.begin()
+  const second = await fleet.join(await tokenOf(first))
+  await expect.poll(() => first.membership.members.all().length).toBe(2)
+  // A token of the second host names itself first.
+  const third = await fleet.join(await tokenOf(second))
+  expect(third.folder.known().members).toHaveLength(3)
+  const known = third.folder.known()
+  await third.folder.remember({
+    members: known.members.filter(({ name }) => name !== first.machine.name),
+  })
+  await third.membership.renewal.now()
+  await first.stop()
+  await expect(fleet.join(await tokenOf(second), { patienceMs: 10 })).rejects.toMatchObject({
+    code: 'noSigner',
+  })
+})
