@@ -7,7 +7,7 @@ import { createVerdictCache, type Verdicts } from './verdicts.ts'
 /** A fleet's state with what makes finding a host in it fast. */
 export interface IndexedState extends FleetState {
   readonly bounds: SchedulerBounds
-  readonly table: Pick<HostTable, 'size' | 'free' | 'candidates' | 'slotOf' | 'at' | 'used'>
+  readonly table: Pick<HostTable, 'size' | 'free' | 'all' | 'candidates' | 'slotOf' | 'at' | 'used'>
   verdicts(needs: Needs): Verdicts
   copies(needs: Pick<Needs, 'group' | 'spread'>): Copies | undefined
 }

@@ -1,5 +1,4 @@
 import { assert } from '../../base/errors.ts'
-import type { Amounts } from '../../resources/host.ts'
 import { nanocores } from './amounts.ts'
 import { hashOf } from './hash.ts'
 import { createRoomIndex, type RoomIndex } from './room-index.ts'
@@ -38,12 +37,11 @@ function isNothing({ nanocores, memoryBytes, machines }: Room): boolean {
   return nanocores === 0 && memoryBytes === 0 && machines === 0
 }
 
+/** One amount of each host, in the order of slots. */
+export type RoomColumns = Record<keyof Room, Float64Array>
+
 /** What is free of each host, in the order of slots: what a decision looks at. */
-export interface Columns {
-  nanocores: Float64Array
-  memoryBytes: Float64Array
-  machines: Float64Array
-  macosGuests: Float64Array
+export interface Columns extends RoomColumns {
   /** 1 / allocatable, to make fractions with; 0 where nothing is allocatable. */
   perNanocore: Float64Array
   perByte: Float64Array
@@ -57,6 +55,8 @@ export interface HostTable {
   readonly size: number
   /** What is free. Replaced when it grows. */
   readonly free: Readonly<Columns>
+  /** What there is in all. */
+  readonly all: Readonly<RoomColumns>
   /** Slots of hosts that take new machines and could have room for one. */
   candidates: RoomIndex['candidates']
   slotOf(name: string): number | undefined
@@ -79,6 +79,7 @@ export function createHostTable(): HostTable {
   const used = new Map<string, Room>()
   const index = createRoomIndex()
   let free = createColumns(16)
+  let all = createRoomColumns(16)
 
   const refresh = (slot: number): void => {
     const host = views[slot]
@@ -86,21 +87,27 @@ export function createHostTable(): HostTable {
       index.set(slot, undefined)
       return
     }
-    const all = roomOf(host.allocatable, host.macosGuestsMost)
-    const taken = used.get(host.name)
-    free.perNanocore[slot] = all.nanocores > 0 ? 1 / all.nanocores : 0
-    free.perByte[slot] = all.memoryBytes > 0 ? 1 / all.memoryBytes : 0
-    if (taken !== undefined) addRoom(all, taken, -1)
-    free.nanocores[slot] = all.nanocores
-    free.memoryBytes[slot] = all.memoryBytes
-    free.machines[slot] = all.machines
-    free.macosGuests[slot] = all.macosGuests
+    const { cpu, memoryBytes, machines } = host.allocatable
+    const room = {
+      nanocores: nanocores(cpu),
+      memoryBytes,
+      machines,
+      macosGuests: host.macosGuestsMost,
+    }
+    put(all, slot, room)
+    free.perNanocore[slot] = room.nanocores > 0 ? 1 / room.nanocores : 0
+    free.perByte[slot] = room.memoryBytes > 0 ? 1 / room.memoryBytes : 0
+    addRoom(room, used.get(host.name) ?? noRoom(), -1)
+    put(free, slot, room)
     free.hash[slot] = hashOf(host.name)
-    index.set(slot, host.ready && host.schedulable ? all : undefined)
+    index.set(slot, host.ready && host.schedulable ? room : undefined)
   }
   const newSlot = (name: string): number => {
     const slot = empty.pop() ?? views.length
-    if (slot >= free.hash.length) free = grown(free)
+    if (slot >= free.hash.length) {
+      free = copied(free, createColumns(2 * slot))
+      all = copied(all, createRoomColumns(2 * slot))
+    }
     slots.set(name, slot)
     return slot
   }
@@ -111,6 +118,9 @@ export function createHostTable(): HostTable {
     },
     get free() {
       return free
+    },
+    get all() {
+      return all
     },
     candidates: index.candidates,
     slotOf: name => slots.get(name),
@@ -144,26 +154,31 @@ export function createHostTable(): HostTable {
   }
 }
 
-/** Of everything that a host has for guests. */
-export function roomOf({ cpu, memoryBytes, machines }: Amounts, macosGuests: number): Room {
-  return { nanocores: nanocores(cpu), memoryBytes, machines, macosGuests }
+function put(columns: RoomColumns, slot: number, room: Room): void {
+  columns.nanocores[slot] = room.nanocores
+  columns.memoryBytes[slot] = room.memoryBytes
+  columns.machines[slot] = room.machines
+  columns.macosGuests[slot] = room.macosGuests
+}
+
+function createRoomColumns(length: number): RoomColumns {
+  const column = () => new Float64Array(length)
+  return { nanocores: column(), memoryBytes: column(), machines: column(), macosGuests: column() }
 }
 
 function createColumns(length: number): Columns {
-  const column = () => new Float64Array(length)
   return {
-    nanocores: column(),
-    memoryBytes: column(),
-    machines: column(),
-    macosGuests: column(),
-    perNanocore: column(),
-    perByte: column(),
+    ...createRoomColumns(length),
+    perNanocore: new Float64Array(length),
+    perByte: new Float64Array(length),
     hash: new Uint32Array(length),
   }
 }
 
-function grown(columns: Columns): Columns {
-  const larger = createColumns(columns.hash.length * 2)
-  for (const name of Object.keys(columns) as (keyof Columns)[]) larger[name].set(columns[name])
-  return larger
+function copied<T extends RoomColumns>(from: T, to: T): T {
+  for (const name of Object.keys(from) as (keyof Columns & keyof T)[]) {
+    const [target, source] = [to[name], from[name]] as Float64Array[]
+    if (target !== undefined && source !== undefined) target.set(source)
+  }
+  return to
 }

@@ -1,5 +1,5 @@
 import type { IndexedState } from './fleet-state.ts'
-import { addRoom, noRoom, type Room, roomFor, roomOf } from './host-table.ts'
+import { addRoom, noRoom, type Room, roomFor } from './host-table.ts'
 import {
   comesFirst,
   createSearch,
@@ -103,18 +103,19 @@ function nearest(search: Search, most: number, kept: ReadonlyMap<number, Kept>):
 function lackIn(
   { room, state: { table } }: Search,
   slot: number,
-  kept = noRoom(),
+  kept: Readonly<Room> = nothing,
 ): number | undefined {
-  const host = table.at(slot)
-  if (host === undefined) return undefined
-  const all = roomOf(host.allocatable, host.macosGuestsMost)
-  const used = table.used(host.name)
   let most = 0
-  for (const amount of Object.keys(all) as (keyof Room)[]) {
-    if (room[amount] === 0) continue
-    if (room[amount] > all[amount]) return undefined
-    const lack = used[amount] + kept[amount] + room[amount] - all[amount]
-    most = Math.max(most, lack / all[amount])
+  for (const amount of amounts) {
+    const wants = room[amount]
+    const all = table.all[amount][slot] ?? 0
+    if (wants === 0) continue
+    if (wants > all) return undefined
+    const lack = wants + kept[amount] - (table.free[amount][slot] ?? 0)
+    most = Math.max(most, lack / all)
   }
   return most
 }
+
+const nothing: Readonly<Room> = noRoom()
+const amounts = Object.keys(nothing) as (keyof Room)[]
