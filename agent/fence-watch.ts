@@ -95,11 +95,11 @@ export function startFenceWatch(
         throw error
       }
     },
-    async claim(name, claim) {
+    async claim(name, claim, ahead = false) {
       const known = silence.guest(name)
-      if (claim.fenced) silence.expect(name, bootClock.nowMs(), known?.identity)
-      await guardian.claim(name, claim)
-      if (!claim.fenced) silence.forget(name)
+      if (claim.fenced && known === undefined) silence.expect(name, bootClock.nowMs())
+      await guardian.claim(name, claim, ahead)
+      if (!claim.fenced && !ahead) silence.forget(name)
     },
   }
   return {

@@ -171,8 +171,8 @@ interface GivenLease {
   leaseId: string
   revision: number
   gone: boolean
-  /** Boot time at which its key was known to be made; undefined when it was found. */
-  madeMs?: number
+  /** Boot time just before it was asked for; undefined when its key was found. */
+  grantedMs?: number
 }
 
 /**
@@ -205,7 +205,7 @@ async function giveLease(
     endpoints: init.endpoints().slice(0, init.timing.endpointsMost),
     tls: init.tls,
     timing: init.timing,
-    madeMs: given.madeMs,
+    grantedMs: given.grantedMs,
   })
   return given
 }
@@ -227,6 +227,7 @@ async function makeKey(
     const deleted = await store.transaction({ compare, operations: [{ delete: key }] })
     if (!deleted.succeeded) throw changed()
   }
+  const grantedMs = bootClock.nowMs()
   const lease = await store.grantLease(timing.hostLeaseTtlMs)
   const value: JsonValue = { hostId, bootId }
   const compare = [{ key, modRevision: 0 }]
@@ -236,9 +237,7 @@ async function makeKey(
     { put: hostLifeKey(host), value },
   ]
   const made = await store.transaction({ compare, operations })
-  if (made.succeeded) {
-    return { leaseId: lease, revision: made.revision, gone: false, madeMs: bootClock.nowMs() }
-  }
+  if (made.succeeded) return { leaseId: lease, revision: made.revision, gone: false, grantedMs }
   await store.revokeLease(lease)
   throw changed()
 }

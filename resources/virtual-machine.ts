@@ -154,7 +154,7 @@ const statusSchema = Type.Object(
       Type.Object(
         {
           reason: oneOf(
-            ['GuestPoweredOff', 'GuestPanicked', 'QemuDied', 'Killed', 'GuardianLost'],
+            ['GuestPoweredOff', 'GuestPanicked', 'QemuDied', 'Killed', 'GuardianLost', 'Fenced'],
             'What ended the guest.',
           ),
           message: Type.String(),

@@ -71,11 +71,11 @@ export interface Guardian {
   /** Announces that the daemon will be silent: a planned restart. */
   expectSilence(forMs: number): Promise<void>
   /**
-   * What runs was claimed anew. Towards fenced: first this, then the placement. Towards not fenced:
-   * first the placement, then this.
+   * What runs was claimed anew: say it after the store has the claim. With `ahead` it is about to be:
+   * then a guest that was not fenced is from now on, and one that was gets no more time.
    * @throws guardianProcessNotFound, guardianFenced
    */
-  claim(name: string, claim: GuestClaim): Promise<void>
+  claim(name: string, claim: GuestClaim, ahead?: boolean): Promise<void>
   /** Ends the guardian; by force also its processes. @throws guardianBusy */
   stop(force: boolean): Promise<void>
   /** Called for every end, at most once a connection. */
@@ -152,8 +152,8 @@ export function connectGuardian(
     async expectSilence(forMs) {
       await request('expectSilence', { forMs })
     },
-    async claim(name, claim) {
-      await request('claim', { name, claim })
+    async claim(name, claim, ahead = false) {
+      await request('claim', { name, claim, ahead })
     },
     async stop(force) {
       await request('stop', { force })

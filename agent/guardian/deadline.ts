@@ -4,12 +4,10 @@ import type { Timing } from '../../cluster/fleet/timing.ts'
 interface Lease {
   revision: number
   timing: Timing
-  /** When the last renewal that succeeded was sent; undefined before the first one. */
+  /** When the grant, or the last renewal that succeeded, was sent; undefined when neither is known. */
   sentMs?: number
   /** When etcd was first heard to have it no more. */
   goneMs?: number
-  /** The one after it, when that came to be before the others could act on the end of this one. */
-  carriedBy?: Lease
 }
 
 /** What is known of the lease that is held. */
@@ -36,37 +34,26 @@ function wentEarly({ goneMs, sentMs = 0, timing }: Lease): boolean {
   return goneMs !== undefined && goneMs < sentMs + timing.hostLeaseTtlMs
 }
 
-/** Whether nobody can have acted on the end of a lease before a new key was there. */
-function isInTime(before: Lease, madeMs: number): boolean {
-  const { sentMs, timing } = before
-  if (sentMs === undefined) return false
-  const goneMs = wentEarly(before) ? sentMs : sentMs + timing.hostLeaseTtlMs
-  return madeMs < goneMs + timing.graceMs * (1 - timing.clockDrift)
-}
-
 /**
  * Boot time at which guests under a lease must die; undefined while it was never renewed. When it
  * went before its time, the others may have seen its key gone since the last renewal, and act
- * `graceMs` later. When it is carried its guests live until shortly before the next key can go.
+ * `graceMs` later.
  */
 function endOf(lease: Lease): number | undefined {
-  const { sentMs, timing, carriedBy } = lease
+  const { sentMs, timing } = lease
   if (sentMs === undefined) return undefined
-  const { fenceMs, graceMs, hostLeaseTtlMs } = timing
-  const own = sentMs + (wentEarly(lease) ? Math.min(fenceMs, untilKill(graceMs, timing)) : fenceMs)
-  if (carriedBy?.sentMs === undefined || wentEarly(carriedBy)) return own
-  return Math.max(own, carriedBy.sentMs + untilKill(hostLeaseTtlMs, timing))
+  const { fenceMs, graceMs } = timing
+  return sentMs + (wentEarly(lease) ? Math.min(fenceMs, untilKill(graceMs, timing)) : fenceMs)
 }
 
 /**
  * The guardian's part of fencing, without clocks, sockets or processes: it is told what happened
  * and when (boot time in milliseconds), and says whether to renew, who may start and who must die.
  *
- * Each fenced guest is bound to the lease under which it was claimed, and a new lease gives it the
- * whole time only when it is claimed under that one, which fails when the others have acted. Until
- * then it is carried, if the new key came to be before the others could act on the absence of the old
- * one: while a key is there they do nothing, so a carried guest dies before the new key can go. A
- * guest that can not be carried keeps its old deadline.
+ * Each fenced guest is bound to a lease of the host. A new lease takes over the guests of the one
+ * before only if its key is there before their deadline: until then nobody acts on the absence of
+ * the old key, and from there on it is the new life that must have ended before anybody does (the
+ * leader compares the life key). A guest that was not taken over dies.
  *
  * A lease keeps the spans with which it came: etcd gave it a time to live that fits them and no
  * others.
@@ -80,18 +67,22 @@ export class FenceDeadline {
 
   /**
    * The daemon holds this lease from now on; told again, it changes nothing about it.
-   * @param madeMs boot time at which the new key was known to be there; undefined when it was found
+   * @param grantedMs boot time just before a new lease was asked for, whose key is there by now;
+   *   undefined for one that was found
    */
-  hold(revision: number, timing: Timing, nowMs: number, madeMs?: number): void {
+  hold(revision: number, timing: Timing, nowMs: number, grantedMs?: number): void {
     this.#heardMs = nowMs
     this.#silentUntilMs = Number.NEGATIVE_INFINITY
     const before = this.#current
     if (before?.revision === revision) return
-    this.#current = { revision, timing }
+    const next = { revision, timing, sentMs: grantedMs }
+    this.#current = next
     this.#triedMs = Number.NEGATIVE_INFINITY
-    if (before === undefined || madeMs === undefined) return
-    before.goneMs ??= madeMs
-    if (isInTime(before, madeMs)) before.carriedBy = this.#current
+    if (before === undefined || grantedMs === undefined) return
+    before.goneMs ??= grantedMs
+    // By their deadline nobody has acted yet; later somebody may have, before the new key was there.
+    if (nowMs >= (endOf(before) ?? nowMs)) return
+    for (const [name, lease] of this.#guests) if (lease === before) this.#guests.set(name, next)
   }
 
   /** No lease is held any more. Who is bound to one dies by its deadline all the same. */

@@ -108,7 +108,7 @@ export function createFencing(init: FencingInit, components: FencingComponents):
       }
       renewer?.close()
       renewer = next
-      deadline.hold(lease.leaseRevision, lease.timing, bootClock.nowMs(), lease.madeMs)
+      deadline.hold(lease.leaseRevision, lease.timing, bootClock.nowMs(), lease.grantedMs)
       checkMs = lease.timing.fenceCheckMs
       timer?.cancel()
       check()

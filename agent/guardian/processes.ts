@@ -56,10 +56,11 @@ export interface Processes {
    */
   forget(name: string): void
   /**
-   * What runs was claimed anew: under another lease, or to be fenced from now on, or no more.
+   * What runs was claimed anew: under another lease, or to be fenced from now on, or no more. Or it is
+   * about to be (`ahead`): then it is fenced if it was not, and else nothing changes.
    * @throws guardianProcessNotFound, guardianFenced
    */
-  claim(name: string, claim: GuestClaim): void
+  claim(name: string, claim: GuestClaim, ahead: boolean): void
   /** Kills it at once, if it runs already. */
   kill(name: string): void
   /** Those that die by a deadline. */
@@ -182,11 +183,12 @@ export function createProcesses(init: ProcessesInit, components: ProcessesCompon
       kept.delete(name)
       registry.remove(name)
     },
-    claim(name, claim) {
+    claim(name, claim, ahead) {
       const one = kept.get(name)
       if (one === undefined || one.entry.ended !== undefined) {
         throw failure('guardianProcessNotFound', { name })
       }
+      if (ahead && (!claim.fenced || fencing.deadlineOf(name) !== undefined)) return
       if (claim.fenced) fencing.admit(name, claim)
       else fencing.release(name)
     },

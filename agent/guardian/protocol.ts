@@ -58,8 +58,8 @@ export interface LeaseParameters {
   tls: { authorityPath: string; certificatePath: string; keyPath: string }
   /** The spans for which the lease was granted. */
   timing: Timing
-  /** Boot time in milliseconds at which the key was known to be made; absent when it was found. */
-  madeMs?: number
+  /** Boot time in milliseconds just before it was asked for; absent when its key was found. */
+  grantedMs?: number
 }
 
 /** A guest that dies by a deadline. */
@@ -135,7 +135,10 @@ export interface GuardianMethods {
   endLease: { parameters: Record<string, never>; result: Record<string, never> }
   heartbeat: { parameters: Record<string, never>; result: HeartbeatAnswer }
   expectSilence: { parameters: { forMs: number }; result: Record<string, never> }
-  claim: { parameters: { name: string; claim: GuestClaim }; result: Record<string, never> }
+  claim: {
+    parameters: { name: string; claim: GuestClaim; ahead: boolean }
+    result: Record<string, never>
+  }
 }
 
 /** The name of a request. */
@@ -220,7 +223,8 @@ export function checkRequest(
     case 'claim': {
       const claim = read.claim()
       if (claim === undefined) throw read.refuse('claim must be an object')
-      return { id, method, parameters: { name: read.name(), claim } }
+      const ahead = parameters['ahead'] === true
+      return { id, method, parameters: { name: read.name(), claim, ahead } }
     }
     default:
       throw failure('guardianRefused', { method, detail: 'it has no such method' })
@@ -256,8 +260,8 @@ function readLease(read: Reader, limits: Limits): LeaseParameters {
   }
   if (!endpoints.every(isSecureOrigin)) throw read.refuse('endpoints must be https://ADDRESS:PORT')
   const leaseRevision = read.integer('leaseRevision', 1, Number.MAX_SAFE_INTEGER)
-  const madeMs = read.optionalInteger('madeMs', 0, Number.MAX_SAFE_INTEGER)
-  return { leaseId, leaseRevision, key, endpoints, tls: read.tls(), timing, madeMs }
+  const grantedMs = read.optionalInteger('grantedMs', 0, Number.MAX_SAFE_INTEGER)
+  return { leaseId, leaseRevision, key, endpoints, tls: read.tls(), timing, grantedMs }
 }
 
 function isSecureOrigin(text: string): boolean {

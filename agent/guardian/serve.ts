@@ -116,9 +116,11 @@ function createHandler({ hello, processes, fencing, onStarted, onStopped }: Hand
         onStopped()
         return {}
       }
-      case 'claim':
-        processes.claim(request.parameters.name, request.parameters.claim)
+      case 'claim': {
+        const { name, claim, ahead } = request.parameters
+        processes.claim(name, claim, ahead)
         return {}
+      }
       case 'lease':
         await fencing.hold(request.parameters)
         return {}

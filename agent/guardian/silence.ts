@@ -54,9 +54,9 @@ export class GuardianSilence {
    * A guest is being started or bound anew; until the guardian says more it has the time of the
    * lease. Without identity it has to be looked for.
    */
-  expect(name: string, nowMs: number, identity?: ProcessIdentity): void {
+  expect(name: string, nowMs: number): void {
     const deadlineMs = this.#leaseDeadlineMs ?? nowMs
-    this.#guests.set(name, { name, identity, deadlineMs, since: this.#asked })
+    this.#guests.set(name, { name, deadlineMs, since: this.#asked })
   }
 
   /** It was started. */

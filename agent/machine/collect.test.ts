@@ -24,6 +24,13 @@ test.each([
   ['a guest that we stopped', testRecord({ intent: 'stop' }), exited(), 'Killed', true],
   ['a guardian that died', testRecord(), exited({ reason: 'guardianLost' }), 'GuardianLost', false],
   [
+    'a host without its lease',
+    testRecord(),
+    exited({ reason: 'fenced', code: null, signal: 'SIGKILL' }),
+    'Fenced',
+    false,
+  ],
+  [
     'a guardian that died while we stopped the guest',
     testRecord({ intent: 'stop' }),
     exited({ reason: 'guardianLost' }),

@@ -54,6 +54,10 @@ export function judge(
   const intended = record.intent !== undefined && record.intent !== 'ended'
   const common = { time: ended.endedAt, intended }
   if (record.guestEnding !== undefined) return { ...record.guestEnding, ...common }
+  if (ended.reason === 'fenced' && !intended) {
+    const message = 'The host could not renew its lease, so that the machine may run elsewhere'
+    return { reason: 'Fenced', message, ...common }
+  }
   if (ended.reason !== 'exited' && !intended) {
     const message = 'The guardian, which all guests of this host belong to, ended'
     return { reason: 'GuardianLost', message, ...common }

@@ -118,6 +118,7 @@ describe('decide', () => {
             'QemuDied',
             'Killed',
             'GuardianLost',
+            'Fenced',
           ),
           intended: fc.boolean(),
         }),

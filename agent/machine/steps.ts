@@ -88,7 +88,8 @@ async function giveRoomBack({ uid }: Tracked, context: StepContext): Promise<voi
 
 /**
  * Claims a guest that runs as its machine is now. In an order in which the store never says that it
- * may be replaced while the guardian would not end it in time.
+ * may be replaced while the guardian would not end it in time: first the guardian fences what was
+ * not, and only when the store has the claim does the new lease give the guest time.
  */
 async function claimAnew(
   { uid }: Tracked,
@@ -97,13 +98,13 @@ async function claimAnew(
 ): Promise<void> {
   const { onHostLoss } = machine.spec
   const fenced = onHostLoss === 'Replace'
-  const tellGuardian = async (leaseRevision: number | undefined): Promise<void> => {
-    const claim = leaseRevision === undefined ? undefined : lease.claim(leaseRevision, fenced)
-    if (claim !== undefined) await guardian.claim(uid, claim)
+  const tellGuardian = async (revision: number | undefined, ahead: boolean): Promise<void> => {
+    const claim = revision === undefined ? undefined : lease.claim(revision, fenced)
+    if (claim !== undefined) await guardian.claim(uid, claim, ahead)
   }
-  if (fenced) await tellGuardian(lease.leaseRevision())
+  if (fenced) await tellGuardian(lease.leaseRevision(), true)
   const { leaseRevision } = await placements.claim(uid, onHostLoss)
-  if (!fenced) await tellGuardian(leaseRevision)
+  await tellGuardian(leaseRevision, false)
 }
 
 /** Takes note that a start was asked for, of a guest that runs: it is done. */
