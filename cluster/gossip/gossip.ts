@@ -57,11 +57,13 @@ const spansMs = {
   measure: 1_000,
   /** Something is said at the latest so long after the last time: with the chance below, in 5 s. */
   publish: 4_000,
+  /** The same for a newcomer: while its links are made, what it says may reach nobody. */
+  publishNew: 1_000,
   /** From a hint to the measurement: hints come in swarms. */
   hint: 50,
   /** Between two messages, whatever happens. */
   gap: 300,
-  /** A host is new for so long, and speaks to each that it meets. */
+  /** A host is new for so long. */
   newcomer: 10_000,
 }
 
@@ -76,7 +78,6 @@ export async function startGossip(init: GossipInit, components: GossipComponents
   const metrics = createGossipMetrics(view, components)
   const speaker = createSpeaker(components, data => topic.publish(data))
   const rates = createRates(components)
-  const startedMs = clock.monotonicMs()
   const receive = (message: SignedMessage): Verdict => {
     const { peerId } = message
     if (peerId === peers.peerId && speaker.isFromBefore(message)) return 'Ignore'
@@ -91,9 +92,7 @@ export async function startGossip(init: GossipInit, components: GossipComponents
   }
   const topic = peers.join(name, {
     receive,
-    joined() {
-      if (clock.monotonicMs() - startedMs < spansMs.newcomer) speaker.again()
-    },
+    joined: speaker.met,
   })
   speaker.start()
   const exchange = await startExchange({
@@ -120,8 +119,8 @@ export async function startGossip(init: GossipInit, components: GossipComponents
 interface Speaker {
   start(): void
   changed(): void
-  /** Says once more what was said last, soon. */
-  again(): void
+  /** Somebody listens from now on: a newcomer says once more what it said last. */
+  met(): void
   /**
    * Whether an own message is none of this run. Its sequence is passed then, for others hold it and
    * would take what we say for older: our clock was set back, or was wrong before.
@@ -138,6 +137,7 @@ function createSpeaker(
   let sequence = Math.min(greatestSequence / 2, Math.floor(clock.wallMs()))
   let said: { own: OwnFacts; atMs: number } | undefined
   let dueMs = 0
+  let newUntilMs = clock.monotonicMs() + spansMs.newcomer
   let timer: Timer | undefined
   let timerMs = Number.POSITIVE_INFINITY
   let stopped = false
@@ -153,12 +153,17 @@ function createSpeaker(
     const nowMs = clock.monotonicMs()
     sequence = Math.min(greatestSequence, sequence + 1)
     said = { own, atMs: nowMs }
-    dueMs = nowMs + spansMs.publish + randomInteger(random, 800)
+    const aboutMs = nowMs < newUntilMs ? spansMs.publishNew : spansMs.publish
+    dueMs = nowMs + aboutMs + randomInteger(random, aboutMs / 5)
     try {
       await publish(encodeFacts(messageOf(sequence, own)))
     } catch (error) {
       log.warn({ error: textOf(error) }, 'facts could not be said')
     }
+  }
+  const again = (): void => {
+    dueMs = 0
+    wake(spansMs.hint)
   }
   const tick = (): void => {
     timerMs = Number.POSITIVE_INFINITY
@@ -179,16 +184,15 @@ function createSpeaker(
   return {
     start: () => wake(0),
     changed: () => wake(spansMs.hint),
-    again() {
-      dueMs = 0
-      wake(spansMs.hint)
+    met() {
+      if (clock.monotonicMs() < newUntilMs) again()
     },
     isFromBefore(message) {
       const before = decodeFacts(message.data)?.sequence ?? 0
       if (before <= sequence) return false
       sequence = before
-      dueMs = 0
-      wake(spansMs.hint)
+      newUntilMs = clock.monotonicMs() + spansMs.newcomer
+      again()
       return true
     },
     stop() {

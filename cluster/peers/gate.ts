@@ -46,14 +46,50 @@ export function createGate({ clock, limits, sessions }: GateComponents): Gate {
         await admit(connection)
         await handler(stream, connection)
       }),
-    metered: registrar =>
-      wrapHandlers(registrar, handler => async (stream, connection) => {
+    metered: registrar => ({
+      ...wrapHandlers(registrar, handler => async (stream, connection) => {
         await admit(connection)
-        await handler(stream, connection)
+        await handler(stream, reliable(connection, sessions))
         // Only after the protocol itself listens: what came early would be delivered to us alone.
         clock.setTimer(0, () => meter(stream, connection.remotePeer.toString()))
       }),
+      register: (protocol, topology, options) =>
+        registrar.register(
+          protocol,
+          {
+            ...topology,
+            onConnect: (peerId, connection) =>
+              topology.onConnect?.(peerId, reliable(connection, sessions)),
+          },
+          options,
+        ),
+    }),
   }
+}
+
+/**
+ * A connection whose streams are open when they are given out. A stream that was reset while it was
+ * being opened would be taken for a good one by gossipsub 17.1.1, for ever, over all connections
+ * with that peer to come. Without any, the connection is of no use to gossip, and is made anew.
+ */
+function reliable(connection: Connection, sessions: Sessions): Connection {
+  const newStream: Connection['newStream'] = async (protocols, options) => {
+    try {
+      const stream = await connection.newStream(protocols, options)
+      if (stream.status !== 'open') throw new Error('the stream was reset')
+      return stream
+    } catch (error) {
+      sessions.of(connection)?.end('there is no stream for gossip')
+      throw error
+    }
+  }
+  return new Proxy(connection, {
+    get(target, key) {
+      if (key === 'newStream') return newStream
+      const value: unknown = Reflect.get(target, key, target)
+      return typeof value === 'function' ? value.bind(target) : value
+    },
+  })
 }
 
 function wrapHandlers(

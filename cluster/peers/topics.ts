@@ -73,7 +73,11 @@ export function joinTopic(
       await (pubsub as FloodingPubSub).publish(name, data, { floodPublish: flood() })
     },
     leave() {
-      pubsub.unsubscribe(name)
+      try {
+        pubsub.unsubscribe(name)
+      } catch {
+        // It throws when the node was stopped before; then nobody listens anyway.
+      }
       pubsub.topicValidators.delete(name)
       pubsub.removeEventListener('message', onOwn)
       pubsub.removeEventListener('subscription-change', onSubscription)
