@@ -57,6 +57,8 @@ interface Remembered {
 
 const longestMessage = 4096
 const longestReason = 128
+/** Room is made after so many events, as a share of those that are kept: each time all are listed. */
+const looksPerLimit = 50
 
 /** Makes a recorder; its queue is written by one loop that ends when the queue is empty. */
 export function createEventRecorder(
@@ -67,13 +69,17 @@ export function createEventRecorder(
   /** By what they say; a Map keeps the order of insertion, which is the order of writing. */
   const waiting = new Map<string, Pending>()
   const remembered = new Map<string, Remembered>()
+  /** By namespace: events written since room was last made. */
+  const written = new Map<string, number>()
   let writing: Promise<void> | undefined
 
   const writeAll = async (): Promise<void> => {
     for (const [key, pending] of waiting) {
       waiting.delete(key)
       try {
-        await writeEvent(components, init, remembered, pending)
+        if (await writeEvent(components, init, remembered, pending)) {
+          await makeRoom(components, written, pending.event.metadata.namespace ?? defaultNamespace)
+        }
       } catch (error) {
         const { namespace } = pending.event.metadata
         log.warn({ namespace, error: messageOf(error) }, 'an event could not be written')
@@ -151,13 +157,13 @@ function makeEvent(
   }
 }
 
-/** Counts it up when it was said shortly before, else writes it and makes room for it. */
+/** Counts it up when it was said shortly before, else writes it. @returns whether there is one more */
 async function writeEvent(
   components: EventRecorderComponents,
   init: EventRecorderInit,
   remembered: Map<string, Remembered>,
   pending: Pending,
-): Promise<void> {
+): Promise<boolean> {
   const { objects, clock, limits } = components
   const { key, event, times } = pending
   const nowMs = clock.monotonicMs()
@@ -172,12 +178,12 @@ async function writeEvent(
     }))
     if (counted !== undefined) {
       remember(remembered, key, { name: before.name, lastMs: nowMs }, limits.eventsRemembered)
-      return
+      return false
     }
   }
   const created = await objects.create(eventKind, { ...event, count: times })
   remember(remembered, key, { name: created.metadata.name, lastMs: nowMs }, limits.eventsRemembered)
-  await makeRoom(components, event.metadata.namespace ?? defaultNamespace)
+  return true
 }
 
 function remember(
@@ -193,9 +199,23 @@ function remember(
   }
 }
 
-/** Deletes the events that happened longest ago, until the namespace has no more than it may. */
-async function makeRoom(components: EventRecorderComponents, namespace: string): Promise<void> {
+/**
+ * Deletes the events that happened longest ago, until the namespace has no more than it may. Now and
+ * then only, so a namespace may have a few more for a while.
+ */
+async function makeRoom(
+  components: EventRecorderComponents,
+  written: Map<string, number>,
+  namespace: string,
+): Promise<void> {
   const { objects, limits } = components
+  const since = (written.get(namespace) ?? Number.POSITIVE_INFINITY) + 1
+  if (since < limits.eventsPerNamespace / looksPerLimit) {
+    written.set(namespace, since)
+    return
+  }
+  if (written.size >= limits.eventsRemembered) written.clear()
+  written.set(namespace, 0)
   const { items } = await objects.list(eventKind, { namespace })
   const excess = items.length - limits.eventsPerNamespace
   if (excess <= 0) return

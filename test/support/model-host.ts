@@ -154,7 +154,7 @@ export async function startModelHost(
   const following = followObjects(virtualMachineKind, components, ({ metadata }) => {
     const { uid = '', namespace = '' } = metadata
     references.set(uid, { namespace, name: metadata.name })
-    queue.add(uid)
+    if (running.has(uid) || placements.of(uid)?.host === name) queue.add(uid)
   })
   void keepLease()
   log.debug({ host: name }, 'a model of a host has started')
