@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { defaultLimits } from '../../base/limits.ts'
+import { defaultTiming } from '../../cluster/fleet/timing.ts'
 import { checkRequest, isProcessName, parseEnvelope } from './protocol.ts'
 
 const start = {
@@ -59,10 +60,53 @@ test('signals exact processes only', () => {
   }
 })
 
+const lease = {
+  leaseId: '7587870000000000001',
+  leaseRevision: 9,
+  key: 'm/fleet/leases/a',
+  endpoints: ['https://192.0.2.1:7482', 'https://[2001:db8::1]:7482'],
+  tls: { authorityPath: '/a/ca', certificatePath: '/a/certificate', keyPath: '/a/key' },
+  timing: defaultTiming,
+}
+
+test('takes a lease that is whole, and no spans that let a guest run twice', () => {
+  const check = (change: object) =>
+    checkRequest({ id: 1, method: 'lease', parameters: { ...lease, ...change } }, defaultLimits)
+  expect(check({}).parameters).toEqual(lease)
+  expect(check({ grantedMs: 5 }).parameters).toEqual({ ...lease, grantedMs: 5 })
+  for (const [field, change] of [
+    ['leaseId', { leaseId: '-1' }],
+    ['leaseRevision', { leaseRevision: 0 }],
+    ['key', { key: 'k'.repeat(2_000) }],
+    ['endpoints', { endpoints: [] }],
+    ['endpoints', { endpoints: ['http://192.0.2.1:7482'] }],
+    ['endpoints', { endpoints: ['https://192.0.2.1:7482/path'] }],
+    ['endpoints', { endpoints: Array(4).fill(lease.endpoints[0]) }],
+    ['tls', { tls: { ...lease.tls, keyPath: 'key' } }],
+    ['timing.killMs', { timing: { ...defaultTiming, killMs: -1 } }],
+    ['until replaced', { timing: { ...defaultTiming, graceMs: 1_000 } }],
+    ['grantedMs', { grantedMs: -1 }],
+  ] as const) {
+    expect(() => check(change)).toThrow(field)
+  }
+  const claim = (parameters: object) =>
+    checkRequest(
+      { id: 1, method: 'claim', parameters: { name: 'a', ...parameters } },
+      defaultLimits,
+    )
+  const given = { leaseRevision: 9, fenced: true }
+  expect(claim({ claim: given }).parameters).toEqual({ name: 'a', claim: given, ahead: false })
+  expect(() => claim({})).toThrow('claim')
+  expect(() => claim({ claim: { ...given, fenced: 1 } })).toThrow('fenced')
+})
+
 test('whatever a client sends is refused or understood', () => {
-  const methods = ['hello', 'start', 'list', 'signal', 'forget', 'stop', 'other']
+  const methods = ['hello', 'start', 'list', 'signal', 'forget', 'stop', 'other', 'lease', 'claim']
   const parameters = fc.oneof(
-    fc.dictionary(fc.constantFrom(...Object.keys(start), 'identity', 'signal'), fc.jsonValue()),
+    fc.dictionary(
+      fc.constantFrom(...Object.keys({ ...start, ...lease }), 'identity', 'signal', 'claim'),
+      fc.jsonValue(),
+    ),
     fc.jsonValue(),
   )
   const line = fc.oneof(
