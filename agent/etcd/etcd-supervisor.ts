@@ -43,6 +43,7 @@ export interface EtcdSupervisor {
 }
 
 const lane = 'etcd'
+const rejectionsLeast = 2
 
 /** Begins to look: at once, every `intervalMs`, and when etcd or the guardian ended. */
 export function startEtcdSupervisor(
@@ -51,6 +52,8 @@ export function startEtcdSupervisor(
 ): EtcdSupervisor {
   const { process, folder, guardian, admin, log } = components
   let listed: readonly EtcdMember[] | undefined
+  /** How often in a row the list said that its data is of no use. */
+  let rejections = 0
 
   const list = async (): Promise<readonly EtcdMember[] | undefined> => {
     try {
@@ -116,7 +119,10 @@ export function startEtcdSupervisor(
         // Before anybody is asked: with most voters down, asking takes its time.
         if (listed === undefined) await perform(await decide(undefined))
         listed = await list()
-        await perform(await decide(listed))
+        const step = await decide(listed)
+        rejections = step.kind === 'retire' ? rejections + 1 : 0
+        // Setting data aside costs a voter: one list alone is not believed.
+        if (step.kind !== 'retire' || rejections >= rejectionsLeast) await perform(step)
         return { againMs: init.intervalMs }
       },
       backoff: { firstMs: 500, mostMs: 10_000 },

@@ -53,7 +53,13 @@ export function startEtcdPlanner(
 ): { stop(): Promise<void> } {
   const { admin, clock, log } = components
   const observed = createObserver(init, clock)
+  let changedMs = clock.monotonicMs()
 
+  /** Soon after a change the next is due, often before a look is over; later it never is. */
+  const soon = () => {
+    const sinceMs = clock.monotonicMs() - changedMs
+    return { againMs: Math.min(init.intervalMs, Math.max(soonestMs, sinceMs / 10)) }
+  }
   const look = async (): Promise<MemberHealth[]> => {
     const members = await admin.members()
     return Promise.all(members.map(member => healthOf(member)))
@@ -107,10 +113,13 @@ export function startEtcdPlanner(
         const health = await look()
         const situation = observed.situation(health)
         const step = planStep(situation, init.timing)
-        if (await perform(step, situation)) return { againMs: 0 }
-        // A learner is about to be in sync, a member about to answer: that takes no full interval.
-        if (step.kind !== 'none') return soon
-        if (health.some(({ member }) => member.isLearner)) return soon
+        if (await perform(step, situation)) {
+          changedMs = clock.monotonicMs()
+          return { againMs: 0 }
+        }
+        // A learner is about to be in sync, etcd about to take it: that needs no full interval.
+        const hasLearner = health.some(({ member }) => member.isLearner)
+        if (step.kind !== 'none' || hasLearner) return soon()
         await maintain(health, components)
         return { againMs: init.intervalMs }
       },
@@ -122,7 +131,7 @@ export function startEtcdPlanner(
   return { stop: () => queue.stop() }
 }
 
-const soon = { againMs: 200 }
+const soonestMs = 200
 
 /** Whether etcd is to be asked again rather than anything being wrong. */
 function isPassing(error: unknown): boolean {

@@ -9,10 +9,8 @@ import {
   type MemberIdentity,
   openEtcdFolder,
 } from '../../agent/etcd/etcd-folder.ts'
+import { openEtcdHost } from '../../agent/etcd/etcd-host.ts'
 import { etcdProcessName } from '../../agent/etcd/etcd-name.ts'
-import { createEtcdProcess, type EtcdProcessInit } from '../../agent/etcd/etcd-process.ts'
-import { type EtcdSupervisor, startEtcdSupervisor } from '../../agent/etcd/etcd-supervisor.ts'
-import { startFirstVoter } from '../../agent/etcd/first-voter.ts'
 import type { Guardian } from '../../agent/guardian/client.ts'
 import { sleep, systemClock } from '../../base/clock.ts'
 import { defaultLimits } from '../../base/limits.ts'
@@ -131,52 +129,49 @@ async function makeHost({ index, fleetId, pair, endpoints }: HostInit): Promise<
   const [etcdClientPort = 0, etcdPeerPort = 0] = await freePorts(2)
   const address = { host: `127.0.0.${index + 2}`, etcdClientPort, etcdPeerPort }
   const { texts, ...tls } = writeCertificate(root, { fleetId, pair, name, index })
-  const folder = openEtcdFolder(join(root, 'etcd'), systemClock)
-  const init: EtcdProcessInit = {
-    program: 'etcd',
-    name,
-    address,
-    tls,
-    quotaBytes: 256 * 1024 * 1024,
-    folder,
-    logBytes: 1024 * 1024,
-  }
+  const fleetFolder = join(root, 'fleet')
+  const init = { program: 'etcd', name, address, tls, fleetFolder }
   let guardian: TestGuardian | undefined
-  let daemon: Daemon | undefined
+  /** Only looks: a guardian takes few clients. */
+  let looker: Guardian | undefined
+  let stop = async (): Promise<void> => {}
   let looks = 0
 
   const client = (): Guardian => {
     guardian ??= startGuardian(root)
     return connectTo(guardian)
   }
+  const openHost = (connection: EtcdConnection, guardian: Guardian) =>
+    openEtcdHost(init, { ...components, guardian, admin: createEtcdAdmin(connection) })
   const running = async (): Promise<ProcessIdentity | undefined> => {
-    const found = (await client().list()).find(one => one.name === etcdProcessName)
+    looker ??= client()
+    const found = (await looker.list()).find(one => one.name === etcdProcessName)
     return found?.ended === undefined ? found?.identity : undefined
   }
   const host: EtcdHost = {
     name,
     peerUrl: peerUrlOf(address),
     clientUrl: clientUrlOf(address),
-    folder,
+    folder: openEtcdFolder(join(fleetFolder, 'etcd'), systemClock),
     tls,
     connect: endpoints => connectEtcd(endpoints, texts),
     looks: () => looks,
     async startDaemon() {
       looks = 0
       const onMembers = () => looks++
-      daemon = await startDaemon(host, init, client(), { texts, endpoints, onMembers })
-      const started = daemon
-      onTestFinished(() => started.stop())
+      const connection = await host.connect(endpoints)
+      const ownClient = client()
+      const supervisor = openHost(connection, ownClient).supervise({ onMembers, intervalMs: 200 })
+      stop = async () => {
+        ownClient.close()
+        connection.close()
+        await supervisor.stop()
+      }
+      onTestFinished(stop)
     },
-    async stopDaemon() {
-      await daemon?.stop()
-    },
+    stopDaemon: () => stop(),
     async begin() {
-      const process = createEtcdProcess(init, { ...components, guardian: client() })
-      const admin = createEtcdAdmin(await host.connect([host.clientUrl]))
-      const { peerUrl, clientUrl } = host
-      const first = { name, peerUrl, clientUrl, timeoutMs: 20_000 }
-      return startFirstVoter(first, { ...components, process, folder, admin })
+      return openHost(await host.connect([host.clientUrl]), client()).startFirst()
     },
     running,
     async killEtcd() {
@@ -184,55 +179,14 @@ async function makeHost({ index, fleetId, pair, endpoints }: HostInit): Promise<
       if (identity !== undefined) signalProcess(identity, 'SIGKILL')
     },
     async powerOff() {
-      await daemon?.stop()
+      await stop()
       if (guardian !== undefined) await endProcess(guardian.process)
       guardian = undefined
+      looker = undefined
     },
-    async powerOn() {
-      await host.startDaemon()
-    },
+    powerOn: () => host.startDaemon(),
   }
   return host
-}
-
-interface Daemon {
-  supervisor: EtcdSupervisor
-  stop(): Promise<void>
-}
-
-async function startDaemon(
-  { name, peerUrl, clientUrl, folder }: EtcdHost,
-  init: EtcdProcessInit,
-  guardian: Guardian,
-  {
-    texts,
-    endpoints,
-    onMembers,
-  }: { texts: Texts; endpoints: readonly string[]; onMembers: () => void },
-): Promise<Daemon> {
-  const connection = await createEtcdConnection({ endpoints, tls: () => texts }, components)
-  const supervisor = startEtcdSupervisor(
-    { name, peerUrl, clientUrl, intervalMs: 200, onMembers },
-    {
-      process: createEtcdProcess(init, { ...components, guardian }),
-      folder,
-      guardian,
-      admin: createEtcdAdmin(connection),
-      clock: systemClock,
-      log: silentLog,
-    },
-  )
-  let stopped = false
-  return {
-    supervisor,
-    async stop() {
-      if (stopped) return
-      stopped = true
-      guardian.close()
-      connection.close()
-      await supervisor.stop()
-    },
-  }
 }
 
 interface Texts {
