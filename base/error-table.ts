@@ -761,6 +761,12 @@ export const errorTable = {
     sentence: 'etcd refused {method}: {detail}',
     next: '',
   },
+  etcdValueDamaged: {
+    reason: 'InternalError',
+    httpStatus: 500,
+    sentence: 'what etcd has under {key} is not of this fleet',
+    next: 'Somebody else wrote to it: delete that key, or go back to a backup',
+  },
   etcdSnapshotTorn: {
     reason: 'ServiceUnavailable',
     httpStatus: 503,

@@ -46,7 +46,7 @@ export interface EtcdChangesOptions {
  * then it throws, and the caller goes on after the last revision it got. One watch over all keys
  * serves: a revision without a gap before it proves that nothing was lost on the way.
  * @throws Compacted, also when a revision is missing; RpcFailure or `unavailable` when the endpoint
- *   fails; storeCorrupt
+ *   fails; etcdValueDamaged
  */
 export async function* readChanges(
   afterRevision: number,

@@ -21,9 +21,9 @@ export interface EtcdCodec {
   /** A told revision as etcd counts it; 0 or less when it is older than this etcd. */
   inner(revision: number): number
   compare(compare: Compare): RpcCompare
-  /** @throws storeCorrupt when the value is none of ours */
+  /** @throws etcdValueDamaged when the value is none of ours */
   entry(found: KeyValue): Entry
-  /** An event of etcd's; undefined when its key is none of ours. @throws storeCorrupt */
+  /** An event of etcd's; undefined when its key is none of ours. @throws etcdValueDamaged */
   event(event: RpcEvent): WatchEvent | undefined
   /** What an entry weighs, as entryBytes counts it; 0 when its key is none of ours. */
   bytes(found: KeyValue | null): number
@@ -94,7 +94,6 @@ function parseValue({ key, value }: KeyValue) {
   try {
     return parseFrozenJson(value.toString())
   } catch (cause) {
-    const detail = `the value of ${JSON.stringify(key.toString('latin1'))} is no JSON`
-    throw failure('storeCorrupt', { folder: 'etcd', detail }, { cause })
+    throw failure('etcdValueDamaged', { key: key.toString('latin1') }, { cause })
   }
 }

@@ -220,7 +220,7 @@ export function createEtcdFeed(init: EtcdFeedInit, components: StoreComponents):
 
 /** Whether no endpoint would show what comes next. */
 function mustBeginAnew(error: unknown): boolean {
-  return error instanceof Compacted || isFailure(error, 'storeCorrupt')
+  return error instanceof Compacted || isFailure(error, 'etcdValueDamaged')
 }
 
 function reasonToBeginAnew(error: unknown, newest: number, codec: EtcdCodec): Error {

@@ -31,6 +31,8 @@ export interface TestEtcdMember {
   thaw(): void
   /** Whether it answers and its cluster has a leader. */
   healthy(): Promise<boolean>
+  /** One of its own figures, by its Prometheus name; undefined when it has none such. */
+  metric(name: string): Promise<number | undefined>
 }
 
 /** etcd with certificates of its own, in a folder of its own. */
@@ -220,7 +222,12 @@ async function createMember(init: MemberInit): Promise<TestEtcdMember> {
     },
     freeze: () => child?.kill('SIGSTOP'),
     thaw: () => child?.kill('SIGCONT'),
-    healthy: () => isHealthy(clientUrl, init.tls()),
+    healthy: async () => (await ask(`${clientUrl}/health`, init.tls())) !== undefined,
+    async metric(name) {
+      const text = await ask(`${clientUrl}/metrics`, init.tls())
+      const value = text?.split('\n').find(line => line.startsWith(`${name} `))
+      return value === undefined ? undefined : Number(value.slice(name.length))
+    },
   }
   return member
 }
@@ -229,19 +236,20 @@ async function gone(child: ChildProcess): Promise<void> {
   if (child.exitCode === null && child.signalCode === null) await once(child, 'exit')
 }
 
-function isHealthy(url: string, { certificateAuthority, certificate, key }: EtcdTls) {
-  return new Promise<boolean>(resolve => {
+/** What a member answers over HTTP; undefined unless it is well. */
+function ask(url: string, { certificateAuthority, certificate, key }: EtcdTls) {
+  return new Promise<string | undefined>(resolve => {
     const material = { ca: certificateAuthority, cert: certificate, key }
-    const request = get(
-      `${url}/health`,
-      { ...material, agent: false, timeout: 1_000 },
-      response => {
-        response.resume()
-        resolve(response.statusCode === 200)
-      },
-    )
+    const request = get(url, { ...material, agent: false, timeout: 1_000 }, response => {
+      let text = ''
+      response.setEncoding('utf8')
+      response.on('data', chunk => {
+        text += chunk
+      })
+      response.on('end', () => resolve(response.statusCode === 200 ? text : undefined))
+    })
     request.on('timeout', () => request.destroy())
-    request.on('error', () => resolve(false))
+    request.on('error', () => resolve(undefined))
   })
 }
 
