@@ -33,7 +33,10 @@ export async function formFleet(
   }
 }
 
-/** Lets hosts whose daemons run join the fleet that a host is in, all at once. @throws commandFailed */
+/**
+ * Lets hosts whose daemons run join the fleet that a host is in, all at once.
+ * @throws commandFailed
+ */
 export async function joinFleet(
   member: DevHost,
   hosts: readonly DevHost[],
@@ -54,7 +57,10 @@ export async function createToken(member: DevHost, hosts: readonly DevHost[]): P
   return (await member.macfleet(['cluster', 'token', 'create', ...uses, ...machines])).trim()
 }
 
-/** Waits until a host says that these hosts are Ready. @throws devFailed naming those that are not */
+/**
+ * Waits until a host says that these hosts are Ready.
+ * @throws devFailed naming those that are not
+ */
 export async function untilReady(
   member: DevHost,
   hosts: readonly DevHost[],

@@ -5,6 +5,7 @@ import { failure, messageOf } from '../../base/errors.ts'
 import { identify } from '../../base/process-identity.ts'
 import {
   gatewayAddress,
+  hardwareAddress,
   hostAddress,
   type NetworkPlan,
   namespaceName,
@@ -66,6 +67,7 @@ export async function makeNetwork(
     const bridges = Array.from({ length: racks }, (_, index) => index + 1).flatMap(rack => [
       // Without a querier, a bridge that looks at group memberships forgets them after minutes.
       `link add ${rackName(rack)} type bridge mcast_snooping 0`,
+      `link set ${rackName(rack)} address ${hardwareAddress(plan, rack, 0)}`,
       `address add ${gatewayAddress(plan, rack)}/24 dev ${rackName(rack)}`,
       `link set ${rackName(rack)} up`,
     ])
@@ -118,7 +120,9 @@ export async function plugIn(
 ): Promise<void> {
   const namespace = namespaceName(plan, name)
   const router = namespaceName(plan, routerPart)
-  const link = `link add ${hostLink} netns ${namespace} type veth peer name ${name} netns ${router}`
+  const address = hardwareAddress(plan, rack, number)
+  const own = `${hostLink} address ${address} netns ${namespace}`
+  const link = `link add ${own} type veth peer name ${name} netns ${router}`
   await runIp([`netns add ${namespace}`, link], components)
   await runIp([`link set ${name} master ${rackName(rack)} up`], components, router)
   const inside = [

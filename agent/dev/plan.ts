@@ -76,6 +76,16 @@ export function hostAddress({ number }: NetworkPlan, rack: number, host: number)
   return `10.${number}.${rack}.${host}`
 }
 
+/**
+ * The hardware address of a host's link, or of its rack's gateway (host 0): a locally administered
+ * one. It has to last: whoever talked to a host that comes back knows it by the one it had, and a
+ * bridge would take a new one from its ports whenever these change.
+ */
+export function hardwareAddress({ number }: NetworkPlan, rack: number, host: number): string {
+  const bytes = [0x02, 0x6d, 0x66, number, rack, host]
+  return bytes.map(byte => byte.toString(16).padStart(2, '0')).join(':')
+}
+
 const firstUser = 1_900_000_000
 const usersPerHost = 100
 

@@ -1,4 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs'
+import { setPriority } from 'node:os'
 import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import { namespaceFolder, namespaceInode, readProcess } from '../../agent/dev/processes.ts'
@@ -39,6 +40,8 @@ function hostOf(pid: number): string | undefined {
 const runs = new Map<number, GuestRun>()
 /** When each other process was first seen, in samples. */
 const others = new Map<number, number>()
+// Before the guests and the daemons, which may take all there is.
+setPriority(-10)
 let samples = 0
 let lastMs = nowMs()
 let longestGapMs = 0

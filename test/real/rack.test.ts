@@ -158,10 +158,16 @@ describe('hosts', () => {
     expect(first).toMatchObject({ name: 'default/one', host: 'mac-1', goneMs: expect.any(Number) })
 
     await host.powerOn()
-    await rack.untilMachine('mac-1', 'one', at => at.status?.phase === 'Running')
-    const { runs } = await watcher.timeline()
+    const runs = await until('it runs again', async () => {
+      const { runs } = await watcher.timeline()
+      return runs.length > 1 ? runs : undefined
+    })
     expect(runs.map(run => run.uid)).toEqual([first?.uid, first?.uid])
     expect(overlaps(runs)).toEqual([])
+    // Nobody has to forget first how it was reached before.
+    probes['mac-1'] = await startProbe(host)
+    expect(await reaches('mac-2', 'mac-1')).toBe(true)
+    expect(await reaches('mac-2', 'mac-3')).toBe(true)
   })
 })
 
