@@ -13,7 +13,7 @@ import { openEtcdHost } from '../../agent/etcd/etcd-host.ts'
 import { etcdProcessName } from '../../agent/etcd/etcd-name.ts'
 import type { Guardian } from '../../agent/guardian/client.ts'
 import { sleep, systemClock } from '../../base/clock.ts'
-import { defaultLimits } from '../../base/limits.ts'
+import { defaultLimits, type Limits } from '../../base/limits.ts'
 import { silentLog } from '../../base/log.ts'
 import { type ProcessIdentity, signalProcess } from '../../base/process-identity.ts'
 import { randomUuid, systemRandom } from '../../base/random.ts'
@@ -72,13 +72,16 @@ const components = {
 }
 
 /** Makes hosts; none runs yet. Everything goes when the test ends. */
-export async function makeEtcdHosts(count: number): Promise<EtcdHosts> {
+export async function makeEtcdHosts(
+  count: number,
+  limits: Partial<Limits> = {},
+): Promise<EtcdHosts> {
   const fleetId = randomUuid(systemRandom)
   const pair = createAuthorityPair({ fleetId, generation: 1 }, components)
   const endpoints: string[] = []
   const hosts: EtcdHost[] = []
   for (let index = 0; index < count; index++) {
-    const made = await makeHost({ index, fleetId, pair, endpoints })
+    const made = await makeHost({ index, fleetId, pair, endpoints, limits })
     endpoints.push(made.clientUrl)
     hosts.push(made)
   }
@@ -121,9 +124,11 @@ interface HostInit {
   pair: AuthorityPair
   /** Of all hosts. */
   endpoints: readonly string[]
+  /** Instead of the usual ones. */
+  limits: Partial<Limits>
 }
 
-async function makeHost({ index, fleetId, pair, endpoints }: HostInit): Promise<EtcdHost> {
+async function makeHost({ index, fleetId, pair, endpoints, limits }: HostInit): Promise<EtcdHost> {
   const name = `h${index}`
   const root = temporaryFolder()
   const [etcdClientPort = 0, etcdPeerPort = 0] = await freePorts(2)
@@ -142,7 +147,12 @@ async function makeHost({ index, fleetId, pair, endpoints }: HostInit): Promise<
     return connectTo(guardian)
   }
   const openHost = (connection: EtcdConnection, guardian: Guardian) =>
-    openEtcdHost(init, { ...components, guardian, admin: createEtcdAdmin(connection) })
+    openEtcdHost(init, {
+      ...components,
+      limits: { ...defaultLimits, ...limits },
+      guardian,
+      admin: createEtcdAdmin(connection),
+    })
   const running = async (): Promise<ProcessIdentity | undefined> => {
     looker ??= client()
     const found = (await looker.list()).find(one => one.name === etcdProcessName)
