@@ -1,4 +1,4 @@
-import type { Room } from './host-table.ts'
+import type { Room } from './room.ts'
 import type { Verdicts } from './verdicts.ts'
 
 /** How many rooms are remembered for machines with the same needs. */

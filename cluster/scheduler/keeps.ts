@@ -1,5 +1,5 @@
 import type { IndexedState } from './fleet-state.ts'
-import { addRoom, noRoom, type Room, roomFor } from './host-table.ts'
+import { addRoom, noRoom, type Room, roomFor } from './room.ts'
 import {
   comesFirst,
   createSearch,
@@ -13,9 +13,9 @@ import type { Wanted } from './types.ts'
 /**
  * Room that machines keep while they wait, so that small ones which come later don't take it from
  * a big one for ever. A machine keeps room on the hosts that lack least for it: what ends there
- * brings it nearer to its start, and nothing that it yields to moves in. At first it keeps one host;
- * as it goes on waiting (the guests there may run for ever) twice as many, and twice as many again.
- * So what it takes from others grows slowly, and yet it starts in the end wherever guests end.
+ * brings it nearer to its start, and nothing that it keeps room from moves in. That is one host at
+ * first; as it goes on waiting (the guests there may run for ever) twice as many, and twice as many
+ * again. So what it takes from others grows slowly, and yet it starts in the end wherever guests end.
  */
 export interface Keeps extends KeptRoom {
   /** To be called for each machine in the order of the queue, before it is looked at. */

@@ -3,7 +3,7 @@ import type { HostView, Needs, Taint, Toleration } from './types.ts'
 
 /**
  * Everything but room that keeps a machine off a host where its disk is not. Where its disk is
- * this is not asked: cordoning a host ends nothing (as Kubernetes has it, "Taints and Tolerations").
+ * this is not asked: cordoning a host ends nothing (as in Kubernetes, "Taints and Tolerations").
  */
 export function objections(needs: Needs, host: HostView): Obstacle[] {
   const found: Obstacle[] = []

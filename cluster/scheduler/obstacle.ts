@@ -26,7 +26,7 @@ interface Group {
 }
 
 /**
- * What keeps a machine off many hosts, in few words: hosts with the same kinds of obstacles together.
+ * What keeps a machine off many hosts, in few words: those with the same kinds of obstacles as one.
  * @param most how many reasons are told at most; the rest is one more
  */
 export function summarize(hosts: Iterable<readonly Obstacle[]>, most: number): Reason[] {

@@ -1,4 +1,4 @@
-import type { Room } from './host-table.ts'
+import type { Room } from './room.ts'
 
 const gibibyte = 2 ** 30
 /** Hosts with this many cores and GiB free, or more, are told apart by looking at them. */

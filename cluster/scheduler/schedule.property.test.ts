@@ -169,7 +169,7 @@ test('no host that was given a machine has promised more than it has', () => {
   )
 })
 
-test('every decision is as good as the best that plain rules find, in the order of the queue', () => {
+test('every decision is as good as the best by plain rules, in the order of the queue', () => {
   fc.assert(
     fc.property(fleet, fc.array(fc.nat(23), { maxLength: 3 }), (given, refusedTurns) => {
       const state = stateOf(given)
