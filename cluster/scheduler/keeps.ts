@@ -15,8 +15,8 @@ import type { Wanted } from './types.ts'
  * a big one for ever. A machine keeps room on the hosts that lack least for it: what ends there
  * brings it nearer to its start, and nothing that it keeps room from moves in. That is one host at
  * first; as it goes on waiting (the guests there may run for ever) twice as many, and twice as many
- * again. So what it takes from others grows slowly, and yet it starts in the end wherever guests end.
- */
+ * first; as it goes on waiting (the guests there may run for ever) twice as many, and again twice as
+ * many. So what it takes from others grows slowly, and yet it starts in the end wherever guests end.
 export interface Keeps extends KeptRoom {
   /** To be called for each machine in the order of the queue, before it is looked at. */
   turnOf(wanted: Wanted): void
