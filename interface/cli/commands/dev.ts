@@ -50,6 +50,7 @@ function runDaemon(args: readonly string[], signal: AbortSignal): Promise<number
     const child = spawn(program, args, { stdio: 'inherit' })
     signal.addEventListener('abort', () => child.kill('SIGTERM'))
     child.once('error', reject)
-    child.once('exit', code => resolve(code ?? exitCodes.failure))
+    const killed = () => (signal.aborted ? exitCodes.interrupted : exitCodes.failure)
+    child.once('exit', code => resolve(code ?? killed()))
   })
 }
