@@ -13,10 +13,10 @@ import type { Wanted } from './types.ts'
 /**
  * Room that machines keep while they wait, so that small ones which come later don't take it from
  * a big one for ever. A machine keeps room on the hosts that lack least for it: what ends there
- * brings it nearer to its start, and nothing that it keeps room from moves in. That is one host at
- * first; as it goes on waiting (the guests there may run for ever) twice as many, and twice as many
- * first; as it goes on waiting (the guests there may run for ever) twice as many, and again twice as
- * many. So what it takes from others grows slowly, and yet it starts in the end wherever guests end.
+ * brings it nearer to its start, and nothing that it keeps room from moves in. It keeps one host at
+ * first, and twice as many for each period that it goes on waiting, since guests may run for ever.
+ * So what it takes from others grows slowly, and yet it starts in the end wherever guests end.
+ */
 export interface Keeps extends KeptRoom {
   /** To be called for each machine in the order of the queue, before it is looked at. */
   turnOf(wanted: Wanted): void
