@@ -72,7 +72,7 @@ export function startFenceWatch(
   }
 
   const check = (): void => {
-    for (const guest of silence.check(bootClock.nowMs())) kill(guest)
+    for (const guest of silence.check(bootClock.nowMs(), init.timing)) kill(guest)
     void ask()
     timer = clock.setTimer(silence.nextCheckMs(bootClock.nowMs(), init.timing), check)
   }

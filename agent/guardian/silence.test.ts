@@ -4,7 +4,7 @@ import { defaultTiming } from '../../cluster/fleet/timing.ts'
 import { GuardianSilence } from './silence.ts'
 
 const timing = defaultTiming
-const { fenceMs, fenceCheckMs, killMs } = timing
+const { fenceMs, fenceCheckMs } = timing
 const identity = { pid: 7, startTicks: 70 }
 
 /** What a guardian answers that renewed at a time. */
@@ -17,35 +17,44 @@ const answerOf = (renewedMs: number, names = ['guest']) => {
 }
 
 test('a guardian that is frozen at any moment leaves no guest alive past its deadline', () => {
+  const moment = fc.integer({ min: 0, max: 30_000 })
   fc.assert(
-    fc.property(fc.integer({ min: 100, max: 60_000 }), fc.nat(5_000), (frozenMs, offsetMs) => {
+    fc.property(moment, moment, fc.nat(2_000), (cutMs, laterMs, offsetMs) => {
+      // First nothing is renewed any more, then, before the guardian would kill, it is frozen.
+      const lastMs = Math.floor(cutMs / 1000) * 1000
+      const frozenMs = Math.min(cutMs + laterMs, lastMs + fenceMs - 1)
       const silence = new GuardianSilence()
-      let renewedMs = 0
       for (let nowMs = offsetMs; ; nowMs += silence.nextCheckMs(nowMs, timing)) {
-        const dead = silence.check(nowMs)
+        const dead = silence.check(nowMs, timing)
+        const renewedMs = Math.min(lastMs, Math.floor(nowMs / 1000) * 1000)
         if (dead.length > 0) {
           expect(dead).toMatchObject([{ name: 'guest', identity }])
-          expect(nowMs + killMs).toBeLessThan(renewedMs + fenceMs + fenceCheckMs + killMs + 1)
+          if (nowMs > offsetMs + fenceMs) {
+            expect(nowMs).toBeLessThanOrEqual(lastMs + fenceMs + 2 * fenceCheckMs)
+          }
           return
         }
-        if (nowMs < frozenMs) renewedMs = Math.floor(nowMs / 1000) * 1000
         if (silence.isAsking()) continue
         const question = silence.ask()
         // The first answer is always had: a daemon that never heard a guardian knows no guest.
         if (nowMs < frozenMs || nowMs === offsetMs) silence.answered(question, answerOf(renewedMs))
       }
     }),
+    { numRuns: 500 },
   )
 })
 
 test('a daemon that was frozen itself asks before it kills', () => {
   const silence = new GuardianSilence()
   silence.answered(silence.ask(), answerOf(1_000))
+  silence.check(2_000, timing)
+  silence.nextCheckMs(2_000, timing)
+  // Its answer came, and lies there.
   const question = silence.ask()
-  expect(silence.check(60_000)).toEqual([])
+  expect(silence.check(60_000, timing)).toEqual([])
   silence.answered(question, answerOf(59_000))
   for (let nowMs = 60_000; nowMs < 59_000 + fenceMs; nowMs += fenceCheckMs) {
-    expect(silence.check(nowMs)).toEqual([])
+    expect(silence.check(nowMs, timing)).toEqual([])
   }
 })
 
@@ -73,7 +82,7 @@ test('a question without an answer is asked again, and counts as silence', () =>
     silence.ask()
     silence.failed()
     expect(silence.isAsking()).toBe(false)
-    silence.check(0)
+    silence.check(0, timing)
   }
-  expect(silence.check(fenceMs)).toHaveLength(1)
+  expect(silence.check(fenceMs, timing)).toHaveLength(1)
 })

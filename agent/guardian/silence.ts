@@ -2,8 +2,11 @@ import type { ProcessIdentity } from '../../base/process-identity.ts'
 import type { Timing } from '../../cluster/fleet/timing.ts'
 import type { FencedGuest, HeartbeatAnswer } from './protocol.ts'
 
-/** So many checks in a row without an answer, and the guardian counts as silent. */
-const missedMost = 3
+/**
+ * Checks without an answer after which the guardian counts as silent: one that was on time, or two
+ * that came late, because with the first of those the answer may lie there and not be read yet.
+ */
+const silentAt = 2
 
 interface Known extends FencedGuest {
   /** How often was asked before we heard of it: an older answer says nothing about it. */
@@ -23,6 +26,8 @@ export class GuardianSilence {
   #asking = false
   #missed = 0
   #leaseDeadlineMs: number | undefined
+  /** When the next check ought to be. */
+  #nextMs = Number.POSITIVE_INFINITY
 
   /** A question is on its way. @returns its number */
   ask(): number {
@@ -76,9 +81,10 @@ export class GuardianSilence {
   }
 
   /** To be called at every check. @returns who must be killed now */
-  check(nowMs: number): FencedGuest[] {
-    if (this.#asked > this.#answered) this.#missed++
-    if (this.#missed < missedMost) return []
+  check(nowMs: number, { fenceCheckMs }: Timing): FencedGuest[] {
+    const isLate = nowMs > this.#nextMs + fenceCheckMs / 2
+    if (this.#asked > this.#answered) this.#missed += isLate ? 1 : silentAt
+    if (this.#missed < silentAt) return []
     return [...this.#guests.values()].filter(({ deadlineMs }) => nowMs >= deadlineMs)
   }
 
@@ -86,6 +92,8 @@ export class GuardianSilence {
   nextCheckMs(nowMs: number, { heartbeatMs, fenceCheckMs }: Timing): number {
     const deadlines = [...this.#guests.values()].map(({ deadlineMs }) => deadlineMs)
     const soonMs = Math.min(...deadlines) - heartbeatMs - nowMs
-    return Math.min(heartbeatMs, Math.max(fenceCheckMs, soonMs))
+    const waitMs = Math.min(heartbeatMs, Math.max(fenceCheckMs, soonMs))
+    this.#nextMs = nowMs + waitMs
+    return waitMs
   }
 }
