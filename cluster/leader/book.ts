@@ -74,15 +74,16 @@ export function createBook(init: BookInit, components: BookComponents): Book {
       const host = view.host(name)?.value
       const seen = host && hostViewOf(host, init.lives(name), view.member(name), facts)
       const signature = seen && signatureOf(seen)
-      if (hosts.get(name) === signature) return false
+      const before = hosts.get(name)
       if (seen === undefined || signature === undefined) {
         hosts.delete(name)
         state.removeHost(name)
       } else {
         hosts.set(name, signature)
+        // Also when nothing else has changed: what it holds of images is asked anew by this.
         state.setHost(seen)
       }
-      return true
+      return signature !== before
     },
     want(uid) {
       const machine = view.machine(uid)?.value
@@ -111,7 +112,7 @@ export function createBook(init: BookInit, components: BookComponents): Book {
   }
 }
 
-/** Equal for hosts that are the same to every machine; what they hold of images is asked anew. */
+/** Equal for hosts that take the same machines. */
 function signatureOf({ mayHoldImage: _, cpuFlags, ...host }: HostView): string {
   return JSON.stringify([host, [...(cpuFlags ?? [])]])
 }

@@ -29,8 +29,6 @@ export interface LeadershipInit {
   timing: Pick<Timing, 'leaderLeaseTtlMs' | 'leaderRenewalMs'>
   /** Leads until the term's signal is aborted. When it fails, the term is given up. */
   lead(term: Term): Promise<void>
-  /** Called when another leads than before, or nobody. */
-  onChange?(leader: Leader | undefined): void
 }
 
 /** What it needs. */
@@ -138,10 +136,7 @@ class Campaign {
   }
 
   #sawLeader(entry: Entry | undefined): void {
-    const before = this.leader
     this.leader = entry === undefined ? undefined : (entry.value as unknown as Leader)
-    if (before?.host === this.leader?.host && before?.since === this.leader?.since) return
-    this.#init.onChange?.(this.leader)
   }
 
   /** Resolves when the leader's key is gone, or was watched for long. */
@@ -197,13 +192,11 @@ class Campaign {
   }
 
   async #lead(won: { lease: string; fence: number; sentMs: number; value: Leader }): Promise<void> {
-    const { log, clock } = this.#components
+    const { log } = this.#components
     const { fence, value } = won
     const over = new AbortController()
     const signal = AbortSignal.any([over.signal, this.stopping.signal])
-    const sawLeader = this.leader
     this.leader = value
-    if (sawLeader !== value) this.#init.onChange?.(value)
     this.leads = true
     log.info({ fence }, 'this host leads')
     const compare = { key: leaderKey, createRevision: fence }
@@ -215,7 +208,7 @@ class Campaign {
     ]
     const settled = await Promise.allSettled(endings)
     this.leads = false
-    log.info({ fence, atMs: clock.monotonicMs() }, 'this host leads no longer')
+    log.info({ fence }, 'this host leads no longer')
     for (const one of settled) if (one.status === 'rejected') throw one.reason
   }
 

@@ -39,7 +39,6 @@ export function hostViewOf(
     allocatable: status.allocatable,
     arch,
     macosGuestsMost,
-    // Asked again each time, because what is gossiped is newer than what is stored.
     mayHoldImage: digest => held.has(digest) || facts.of(name)?.mayHoldImage(digest) === true,
   }
 }

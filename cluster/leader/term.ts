@@ -89,14 +89,16 @@ class TermWork {
   }
 
   async run(): Promise<void> {
-    const { log, placing, view, metrics } = this.#context
+    const { log, placing, view, metrics, facts } = this.#context
     metrics.leads(true)
+    const unhear = facts.onChange(host => this.#onHost(host))
     try {
       await placing.run(this.#signal)
     } catch (error) {
       if (!(error instanceof TermOver)) throw error
       log.info({}, messageOf(error))
     } finally {
+      unhear()
       this.#over.abort()
       metrics.leads(false)
       const lanes = [this.#machines, this.#hosts, this.#fleet]
@@ -126,7 +128,7 @@ class TermWork {
         this.#onLease(news.host)
         break
       case 'host':
-        if (this.#context.book.setHost(news.host)) this.#context.placing.wake()
+        this.#onHost(news.host)
         break
       case 'image':
         this.#onImage(news.key)
@@ -136,10 +138,15 @@ class TermWork {
     }
   }
 
-  #onLease(host: string): void {
-    const { view, silences, book, placing } = this.#context
-    silences.see(host, view.lease(host) !== undefined, view.life(host)?.modRevision ?? 0)
+  #onHost(host: string): void {
+    const { book, placing } = this.#context
     if (book.setHost(host)) placing.wake()
+  }
+
+  #onLease(host: string): void {
+    const { view, silences } = this.#context
+    silences.see(host, view.lease(host) !== undefined, view.life(host)?.modRevision ?? 0)
+    this.#onHost(host)
     this.#hosts.add(host)
     for (const uid of view.placedOn(host)) this.#machines.add(uid)
     if (this.#recovering) this.#onFleet()

@@ -9,6 +9,7 @@ import {
   hostLeaseKey,
   hostLeasePrefix,
   hostLifeKey,
+  hostLifePrefix,
   memberKey,
   memberPrefix,
   placementKey,
@@ -277,6 +278,8 @@ class View implements FleetView {
       this.#init.onNews({ of: 'placement', uid: key.slice(placementPrefix.length) })
     } else if (key.startsWith(hostLeasePrefix)) {
       this.#init.onNews({ of: 'lease', host: key.slice(hostLeasePrefix.length) })
+    } else if (key.startsWith(hostLifePrefix)) {
+      this.#init.onNews({ of: 'lease', host: key.slice(hostLifePrefix.length) })
     } else if (key.startsWith(memberPrefix)) {
       this.#init.onNews({ of: 'host', host: key.slice(memberPrefix.length) })
       this.#init.onNews({ of: 'fleet' })
