@@ -110,7 +110,7 @@ export function createLinks(
       for (const host of [...slowed].filter(isMeant)) {
         slowed.delete(host)
         // A host that was powered off meanwhile has lost its shaping with its link.
-        await shape(host, ['del'], [0, 1, 2])
+        await shape(host, ['del'], [0, 1, 2, 255])
       }
     },
   }
