@@ -35,7 +35,7 @@ export interface ExchangeComponents {
   ownReturned(message: SignedMessage): void
 }
 
-/** Hands whole views from host to host, so that a newcomer needs not wait for everybody's next message. */
+/** Hands whole views from host to host: a newcomer need not wait for everybody's next message. */
 export interface Exchange {
   stop(): void
 }

@@ -1,6 +1,7 @@
 /**
  * The form of our binary messages: fields, each a number of one byte, a length and so many bytes.
- * A reader skips fields that it does not know, so that fields can be added and hosts of several versions talk.
+ * A reader skips fields that it does not know, so that fields can be added and hosts of several
+ * versions talk.
  */
 
 /** Fields of a message by their numbers. A whole number or bytes each. */

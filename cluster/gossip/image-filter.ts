@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 
-/** Bytes of a filter: of 50 images one in a thousand others seems to be there, of 200 one in twelve. */
+/** Bytes of a filter. With 50 images one other in a thousand seems held, with 200 one in twelve. */
 export const filterBytes = 128
 
 const filterBits = filterBytes * 8

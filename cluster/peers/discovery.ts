@@ -58,8 +58,8 @@ interface Heard {
 }
 
 /**
- * Starts to answer those who look for hosts, and to listen. It never fails: where multicast does not
- * work it says so in the log, and `obstacle` says it to whoever asks.
+ * Starts to answer those who look for hosts, and to listen. It never fails: where multicast does
+ * not work it says so in the log, and `obstacle` says it to whoever asks.
  */
 export async function startDiscovery(
   init: DiscoveryInit,
@@ -130,7 +130,7 @@ async function openRadio(
   const { default: makeMulticastDns } = await import('multicast-dns')
   const label = random.bytes(8).toString('hex')
   const own = announce === undefined ? [] : recordsOf(label, { address, ...announce })
-  // With its interface named, a packet needs no route; the socket hears multicast only on any address.
+  // With its interface named, a packet needs no route; on one address multicast is not heard.
   const mdns = makeMulticastDns({ interface: address, bind: '0.0.0.0', loopback: true })
   const rate = createRate(
     { perSecond: limits.discoveryPacketsPerSecond, most: 2 * limits.discoveryPacketsPerSecond },
@@ -201,7 +201,7 @@ interface Trouble {
   obstacle(): string | undefined
 }
 
-/** Multicast that does not work makes no error of itself; what is said to all must come back to us. */
+/** Multicast that leads nowhere makes no error; what is said to all must come back to us. */
 function watchTrouble(mdns: MulticastDNS, address: string, log: Log): Trouble {
   let cause: string | undefined
   let heardBack = false

@@ -23,8 +23,8 @@ export interface GateComponents {
 }
 
 /**
- * Makes the gate. It wraps the handlers and is no middleware of the library's, for there the list of
- * a protocol's middleware grows with every stream, and its handler runs once more each time
+ * Makes the gate. It wraps the handlers and is no middleware of the library's, for there the list
+ * of a protocol's middleware grows with every stream, and its handler runs once more each time
  * (libp2p 3.3.11).
  */
 export function createGate({ clock, limits, sessions }: GateComponents): Gate {

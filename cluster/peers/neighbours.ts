@@ -10,8 +10,9 @@ const ownRack = 2
 
 /**
  * With whom a host keeps connections, the best first: the one that follows it in a ring of all
- * (so that the whole hangs together, whatever else is chosen), two of its own rack, then others. The choice
- * is the same after every restart, and mostly mutual: a pair's weight is the same from both sides.
+ * (so that the whole hangs together, whatever else is chosen), two of its own rack, then others.
+ * The choice is the same after every restart, and mostly mutual: a pair's weight is the same from
+ * both sides.
  */
 export function orderNeighbours(
   self: string,

@@ -118,8 +118,8 @@ export async function startNode(init: NodeInit): Promise<Node> {
 type MakeGossipsub = typeof makeGossipsub
 
 /**
- * Gossipsub's settings. Its scoring of peers is off: it is made for strangers, and judges by address
- * (more than ten hosts behind one are silenced) and by promptness (a starved host is silenced too).
+ * Gossipsub's settings. Its scoring of peers is off: it is made for strangers, and judges by
+ * address (more than ten hosts behind one are silenced) and by promptness (a starved host is too).
  * Ours are members; who floods or forges is dealt with by rates, signatures and the member list.
  */
 function gossip(gossipsub: MakeGossipsub, limits: Limits): ReturnType<MakeGossipsub> {
@@ -134,7 +134,7 @@ function gossip(gossipsub: MakeGossipsub, limits: Limits): ReturnType<MakeGossip
     scoreParams: { IPColocationFactorWeight: 0, behaviourPenaltyWeight: 0 },
     // One message comes from several peers; without this each copy's signature is verified.
     fastMsgIdFn: ({ from, seqno }) =>
-      `${Buffer.from(from ?? []).toString('latin1')}/${Buffer.from(seqno ?? []).toString('latin1')}`,
+      [from, seqno].map(bytes => Buffer.from(bytes ?? []).toString('latin1')).join('/'),
     // One after the other, so that a flood waits in the socket and not in memory.
     awaitRpcHandler: true,
     awaitRpcMessageHandler: true,

@@ -65,7 +65,7 @@ export interface Peers {
   /** Where others can reach it; the port is the one it got when 0 was asked for. */
   readonly port: number
   connected(): ConnectedPeer[]
-  /** Called with a host's name when it was connected and greeted. @returns to be called to end it */
+  /** Called with a host's name when the two have greeted. @returns to be called to end it */
   onConnected(listener: (host: string) => void): () => void
   /** Called with the era when a host of a higher one is met. @returns to be called to end it */
   onHigherEra(listener: (era: number) => void): () => void

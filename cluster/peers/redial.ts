@@ -10,7 +10,7 @@ const spansMs = {
   tick: 500,
   first: 250,
   most: 10_000,
-  /** Of two that would dial each other, the one with the greater id waits so long, and as much again by chance. */
+  /** Of two that would dial each other, the one with the greater id waits about so long. */
   courtesy: 300,
 }
 const dialsAtOnce = 8
@@ -43,7 +43,7 @@ interface Try {
   dialling: boolean
 }
 
-/** The library gives up after five tries, so this is ours: it never does, and it is never in a hurry. */
+/** The library gives up after five tries, so this is ours: it never does, and never hurries. */
 export function startRedial(self: string, components: RedialComponents): Redial {
   const { clock, random, log, members, isConnected, dial } = components
   const tries = new Map<string, Try>()

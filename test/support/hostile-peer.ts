@@ -23,6 +23,8 @@ export async function startHostilePeer(identity: Identity): Promise<Libp2p> {
     services: { identify: identify() },
   })
   onTestFinished(() => node.stop())
+  // It takes gossip, as a member does.
+  await node.handle('/meshsub/1.2.0', stream => void drain(stream))
   return node
 }
 

@@ -11,8 +11,9 @@ import { fleetTagOf } from '../../cluster/peers/fleet-tag.ts'
 import { loadIdentity } from '../../cluster/peers/identity.ts'
 import { startPeers } from '../../cluster/peers/peers.ts'
 
-// One host's peers, gossip and discovery in a process of their own, to be run in a network namespace.
-// Its only argument is a `PeerChild` as JSON. It says what happens in lines of JSON, until it is killed.
+// One host's peers, gossip and discovery in a process of their own, to be run in a network
+// namespace. Its only argument is a `PeerChild` as JSON. It says what happens in lines of JSON,
+// until it is killed.
 
 /** What a child is told. */
 export interface PeerChild {
