@@ -36,8 +36,8 @@ export interface FenceWatch {
 }
 
 /**
- * Tells the guardian that the daemon lives, and does its duty when it is silent: fenced guests whose
- * deadline has passed are killed, by pid and start time.
+ * Tells the guardian that the daemon lives, and does its duty when it is silent: fenced guests
+ * whose deadline has passed are killed, by pid and start time.
  */
 export function startFenceWatch(
   init: FenceWatchInit,

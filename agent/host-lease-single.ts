@@ -6,8 +6,8 @@ import type { Guardian } from './guardian/client.ts'
 import type { HeldLease } from './host-lease.ts'
 
 /**
- * The lease of a host that is alone: its key is there without one, and stays. Nobody else could start
- * its guests, so nothing is renewed, and the guardian is told of no claim and kills nobody.
+ * The lease of a host that is alone: its key is there without one, and stays. Nobody else could
+ * start its guests, so nothing is renewed, and the guardian is told of no claim and kills nobody.
  * @throws what the store throws
  */
 export async function holdSingleHostLease(

@@ -146,8 +146,8 @@ export function startHostLease(init: HostLeaseInit, components: HostLeaseCompone
 }
 
 /**
- * Tells when the key goes. The guardian hears of it with its next renewal; a new key that is there at
- * once keeps the others from acting, whatever took the old one (deadline.ts: `wentEarly`).
+ * Tells when the key goes. The guardian hears of it with its next renewal; a new key that is
+ * there at once keeps the others from acting, whatever took the old one (deadline.ts: `wentEarly`).
  */
 async function followEnd(
   { host, timing, isGone, signal }: HostLeaseInit & { isGone(): void; signal: AbortSignal },
@@ -211,8 +211,8 @@ async function giveLease(
 }
 
 /**
- * Makes the key under a new lease. One that is there is deleted first, so that the create revision is
- * a new one: nothing that was claimed before counts under it.
+ * Makes the key under a new lease. One that is there is deleted first, so that the create revision
+ * is a new one: nothing that was claimed before counts under it.
  */
 async function makeKey(
   modRevision: number | undefined,

@@ -71,8 +71,8 @@ export interface Guardian {
   /** Announces that the daemon will be silent: a planned restart. */
   expectSilence(forMs: number): Promise<void>
   /**
-   * What runs was claimed anew: say it after the store has the claim. With `ahead` it is about to be:
-   * then a guest that was not fenced is from now on, and one that was gets no more time.
+   * What runs was claimed anew: say it after the store has the claim. With `ahead` it is about to
+   * be: then a guest that was not fenced is from now on, and one that was gets no more time.
    * @throws guardianProcessNotFound, guardianFenced
    */
   claim(name: string, claim: GuestClaim, ahead?: boolean): Promise<void>

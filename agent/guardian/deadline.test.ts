@@ -71,7 +71,7 @@ const anyOutages = fc.array(
   { maxLength: 8 },
 )
 
-test('whatever etcd, the network and the daemon do, a fenced guest is dead before it is replaced', () => {
+test('whatever etcd, network and daemon do, a fenced guest dies before it is replaced', () => {
   const run = fc.record({
     outages: anyOutages,
     deadEndpoints: fc.nat(timing.endpointsMost),
@@ -198,7 +198,7 @@ test('renews for as long as the daemon is heard, or announced its silence', () =
   deadline.expectSilence(10 * plannedSilenceMostMs, 30_000)
   expect(deadline.renewalDue(30_000 + plannedSilenceMostMs - 1)).toBe(true)
   expect(deadline.renewalDue(30_000 + plannedSilenceMostMs)).toBe(false)
-  // The daemon that came back is as any other again.
+  // The daemon that came back has no more patience than others.
   deadline.hold(1, timing, 40_000)
   expect(deadline.renewalDue(40_000 + daemonSilenceMs)).toBe(false)
   deadline.letGo()

@@ -27,8 +27,8 @@ function untilKill(spanMs: number, { clockDrift, killMs, fenceCheckMs }: Timing)
 }
 
 /**
- * Whether a lease went before its time. No etcd should do that; one whose leader was frozen and goes
- * on ends all leases that it believes expired (etcd issues 12528 and 15247; seen with 3.4.23).
+ * Whether a lease went before its time. No etcd should do that; one whose leader was frozen and
+ * goes on ends all leases that it believes expired (etcd issues 12528 and 15247; seen with 3.4.23).
  */
 function wentEarly({ goneMs, sentMs = 0, timing }: Lease): boolean {
   return goneMs !== undefined && goneMs < sentMs + timing.hostLeaseTtlMs
@@ -132,8 +132,8 @@ export class FenceDeadline {
   }
 
   /**
-   * Whether what was claimed under a lease may start. Well before the deadline: what starts later is
-   * shot at birth.
+   * Whether what was claimed under a lease may start. Well before the deadline: what starts
+   * later is shot at birth.
    */
   mayStart(revision: number, nowMs: number): boolean {
     const lease = this.#current

@@ -39,7 +39,7 @@ const answerBytes = 64 * 1024
  * A renewal counts when etcd took it *and* a linearizable read afterwards, in the same term, found
  * the host's key under the lease. Etcd renews leases without asking its quorum, and a leader that
  * was frozen or cut off does so after it was replaced (etcd issue 15247; mended in later releases,
- * not in Debian 12's). The read asks the quorum; the same term says that the leader was still the one.
+ * not in Debian 12's). The read asks the quorum; the same term says that its leader still led.
  */
 export function createRenewer(init: LeaseParameters, components: RenewerComponents): Renewer {
   const { authorityPath, certificatePath, keyPath } = init.tls

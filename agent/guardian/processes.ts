@@ -56,8 +56,8 @@ export interface Processes {
    */
   forget(name: string): void
   /**
-   * What runs was claimed anew: under another lease, or to be fenced from now on, or no more. Or it is
-   * about to be (`ahead`): then it is fenced if it was not, and else nothing changes.
+   * What runs was claimed anew: under another lease, or to be fenced from now on, or no more. Or it
+   * is about to be (`ahead`): then it is fenced if it was not, and else nothing changes.
    * @throws guardianProcessNotFound, guardianFenced
    */
   claim(name: string, claim: GuestClaim, ahead: boolean): void

@@ -14,10 +14,10 @@ interface Known extends FencedGuest {
 }
 
 /**
- * The daemon's part of fencing, without clocks, sockets or processes: it keeps what the guardian said
- * last, and says whom to kill when the guardian, frozen, does not. A check that comes late, because
- * the daemon itself was frozen, kills nobody: what it knows is old, but the guardian answers, and
- * then it is not.
+ * The daemon's part of fencing, without clocks, sockets or processes: it keeps what the guardian
+ * said last, and says whom to kill when the guardian, frozen, does not. A check that comes
+ * late, because the daemon itself was frozen, kills nobody: what it knows is old, but the guardian
+ * answers, and then it is not.
  */
 export class GuardianSilence {
   readonly #guests = new Map<string, Known>()

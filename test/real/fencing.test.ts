@@ -140,7 +140,7 @@ async function keyOf(name: string) {
   return (await store.get(hostLeaseKey(name))).entry
 }
 
-test('renews over mutual TLS, and starts nothing that was claimed under another lease', async () => {
+test('renews over mutual TLS, and starts nothing claimed under another lease', async () => {
   const host = startHost()
   const sleeper = script(host.guardian, 'early', 'exec sleep 1000')
   const early = { ...sleeper, claim: { leaseRevision: 5, fenced: false } }
@@ -308,7 +308,7 @@ test('two hosts of one name, and one that was started anew', async () => {
   expect(await leaseOf(again)).toBeGreaterThan(revision)
 })
 
-test('a lease that etcd ends without cause is followed by another before anybody acts', async () => {
+test('a lease that etcd ends without cause is followed by another in time', async () => {
   const host = startHost()
   const daemon = host.startDaemon()
   const { fenced } = await pair(host, daemon)
