@@ -157,7 +157,10 @@ function makeEvent(
   }
 }
 
-/** Counts it up when it was said shortly before, else writes it. @returns whether there is one more */
+/**
+ * Counts it up when it was said shortly before, else writes it.
+ * @returns whether there is one more
+ */
 async function writeEvent(
   components: EventRecorderComponents,
   init: EventRecorderInit,
@@ -200,8 +203,8 @@ function remember(
 }
 
 /**
- * Deletes the events that happened longest ago, until the namespace has no more than it may. Now and
- * then only, so a namespace may have a few more for a while.
+ * Deletes the events that happened longest ago, until the namespace has no more than it may. Now
+ * and then only, so a namespace may have a few more for a while.
  */
 async function makeRoom(
   components: EventRecorderComponents,

@@ -16,8 +16,8 @@ export interface Part {
 export interface FencedWrites {
   /**
    * Writes as many parts as can be, in one transaction: those whose compares don't hold are left
-   * out. It answers when nothing of it can be written any more, and not before: a write whose answer
-   * was lost is sent again, so that either it succeeds or what it compares is seen to have changed.
+   * out. It answers when nothing of it can be written any more, and not before: a write whose
+   * answer was lost is sent again, so that it succeeds or is seen to rest on what has changed.
    * What is learned goes into the view.
    * @returns the parts that are known to be written; of one that was sent again the view may know
    *   better

@@ -8,6 +8,8 @@ import type { TermComponents } from './term-context.ts'
 
 /** How a host takes part in leading the fleet. */
 export interface LeaderInit extends TermInit {
+  /** What else the leader has to do, until the signal is aborted. */
+  beside?(signal: AbortSignal): Promise<void>
   host: string
   timing: Timing
 }
@@ -23,7 +25,17 @@ export interface LeaderComponents extends TermComponents {
 export function startLeader(init: LeaderInit, components: LeaderComponents): Leadership {
   const { host, timing } = init
   return startLeadership(
-    { host, timing, lead: term => runTerm(term, init, components) },
+    {
+      host,
+      timing,
+      async lead(term) {
+        const over = new AbortController()
+        const signal = AbortSignal.any([term.signal, over.signal])
+        const beside = init.beside?.(signal)
+        await runTerm(term, init, components).finally(() => over.abort())
+        await beside
+      },
+    },
     components,
   )
 }

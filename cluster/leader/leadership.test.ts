@@ -90,7 +90,7 @@ test('of many that campaign one leads, and the next when it resigns', async () =
   expect((await store.get(leaderKey)).entry).toBeUndefined()
 })
 
-test('a leader that is cut off stops by itself before its lease is over for the others', async () => {
+test('a leader that is cut off stops by itself before its lease is over', async () => {
   const { clock, store, campaign, until, leading, terms } = bench()
   const { store: through, cut } = cuttable(store)
   const first = campaign('a', through)
