@@ -87,7 +87,7 @@ test('no body brings more than a refusal, and none lets anybody in', async () =>
   expect((await askRaw(host, { path: '/v1/renew', body: good.renew })).status).toBe(200)
 })
 
-test('what is too large, no JSON, no HTTP or no TLS is ended, and the next is answered', async () => {
+test('what is too large, no JSON, no HTTP or no TLS is ended; the next is answered', async () => {
   const { host } = await patientHost()
   const large = await askRaw(host, { path: '/v1/join', body: 'x'.repeat(100_000) }).catch(
     error => error,

@@ -27,7 +27,6 @@ import { askPeer, greet } from './peer-client.ts'
 export interface DiscoveredHost {
   address: string
   peerPort: number
-  fleetId: string
 }
 
 /** How a host joins. */

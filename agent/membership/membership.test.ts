@@ -31,7 +31,7 @@ test('a host joins by a token, and each then asks the other as who it is', async
   expect(await listTokens(fleet.store)).toMatchObject([{ usesLeft: 0 }])
 })
 
-test('a host with a token for many waits, learns nothing, and is in once it is approved', async () => {
+test('a host with a token for many waits, learns nothing, and is in once approved', async () => {
   const fleet = makeFleet()
   const first = await fleet.begin()
   const { text } = await first.membership.createToken({ ttlMs: 60_000, uses: 2 })

@@ -216,7 +216,7 @@ test('a name belongs to the host that has it, until that is removed', async () =
   expect(await ask({ ...first, name: 'other' }, many)).toEqual({ state: 'Pending' })
 })
 
-test('an address of another host is not certified, not at joining and not at renewing', async () => {
+test('an address of another host is certified neither at joining nor at renewing', async () => {
   const first = host()
   await approved(first, await token())
   const second = host({ address: first.address })
@@ -238,7 +238,7 @@ test('a member gets new certificates for its own key and id only', async () => {
   await expect(renew(thief, member.hostId)).rejects.toEqual(refuses('notMember'))
 })
 
-test('a peer id without its key, or certificates for keys of others, are not to be had', async () => {
+test('no peer id is to be had without its key, nor a certificate for the key of another', async () => {
   const one = host()
   const keys = { peer: one.peer, etcd: newKeyPair(), hosts: newKeyPair() }
   const shown = await token()

@@ -112,7 +112,8 @@ export function hostIdOf(fleetId: string, peerId: string, joinId: string): strin
     .update(JSON.stringify([fleetId, peerId, joinId]))
     .digest('hex')
   // The form of a UUID of version 8 (RFC 9562, section 5.8).
-  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-a${hex.slice(17, 20)}-${hex.slice(20, 32)}`
+  const [first, second, last] = [hex.slice(0, 8), hex.slice(8, 12), hex.slice(20, 32)]
+  return `${first}-${second}-8${hex.slice(13, 16)}-a${hex.slice(17, 20)}-${last}`
 }
 
 async function isTakenUpAgain(

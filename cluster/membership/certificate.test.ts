@@ -81,7 +81,7 @@ test('a name that is longer than a common name may be is in the names in full', 
   expect(identityOf(certificate)?.name).toBe(name)
 })
 
-test('what is not signed by a trusted authority, not valid now, or of another fleet is refused', () => {
+test('what no trusted authority signed, is not valid now, or of another fleet is refused', () => {
   const certificate = new X509Certificate(issue('10.1.2.3'))
   const trust = { fleetId, authorities: [pair.hosts.certificate], nowMs: clock.wallMs() }
   expect(checkCertificate(certificate, trust)).toEqual(identity)

@@ -33,7 +33,7 @@ export function encodeToken({ id, secret, fingerprint, addresses }: JoinToken): 
 
 /**
  * Reads what somebody pasted; spaces and line breaks around and inside it are left out.
- * @throws tokenMalformed, saying whether it is no token, one of another version, cut off or mistyped
+ * @throws tokenMalformed, saying whether it is no token, of another version, cut off or mistyped
  */
 export function decodeToken(pasted: string): JoinToken {
   const malformed = (detail: string) => failure('tokenMalformed', { detail })
