@@ -20,15 +20,16 @@ import { type AccessKey, loadAccessKey } from './access-key.ts'
 import { makeWay, startBallast } from './ballast.ts'
 import { allocatableOf, capacityOf, createReservations } from './capacity.ts'
 import type { Config } from './config.ts'
+import { openGround } from './fleet/open-ground.ts'
+import type { Transitions } from './fleet/transitions.ts'
 import { followFirewall } from './guest-firewall.ts'
 import { inspectGuestHost } from './guest-host.ts'
 import { ownVersion, startHostController } from './host-controller.ts'
 import { imageGuard, startImageController } from './image-controller.ts'
 import { startMachineController } from './machine/controller.ts'
 import { startMonitor } from './monitor.ts'
-import { openGround } from './open-ground.ts'
+import { ownFacts } from './own-facts.ts'
 import { createSubresources } from './subresources.ts'
-import type { Transitions } from './transitions.ts'
 import { Undo } from './undo.ts'
 
 /** What a daemon needs. */
@@ -115,7 +116,7 @@ async function startParts(
   )
   undo.add(() => events.flush())
   const reservations = createReservations()
-  const { address, facts, timing, fenced } = ground
+  const { address, facts, timing, fenced, freshStore } = ground
   const parts = { store, objects, events, images, monitor, host, reservations }
   const shared = { ...components, config, address, ...parts }
   const hostController = await startHostController(shared)
@@ -135,9 +136,14 @@ async function startParts(
   const machines = await startMachineController(context)
   undo.add(() => machines.stop())
   undo.add(followFirewall(config, host, components))
+  ground.tellFacts(() => ownFacts(shared))
   const leader = startLeader(
-    { host: host.name, timing, fenced },
-    { ...components, store, objects, facts, events, metrics: createLeaderMetrics(metrics) },
+    { host: host.name, timing, fenced, beside: ground.lead },
+    {
+      ...{ ...components, facts, events, store: freshStore },
+      objects: createObjects({}, { store: freshStore, clock, random }),
+      metrics: createLeaderMetrics(metrics),
+    },
   )
   undo.add(() => leader.stop())
   const server = await startApiServer(

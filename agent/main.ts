@@ -15,7 +15,7 @@ const stopTimeoutMs = 15_000
 
 async function serve(config: Config): Promise<void> {
   const { startDaemon } = await import('./daemon.ts')
-  const { createTransitions } = await import('./transitions.ts')
+  const { createTransitions } = await import('./fleet/transitions.ts')
   const { startNotifier } = await import('./notify.ts')
   const log = createLog({ level: config.logLevel, fields: { program: 'macfleetd' } })
   const components = {

@@ -585,6 +585,18 @@ export const errorTable = {
     sentence: '{kind} is under way',
     next: '`macfleet cluster status` shows how far it is',
   },
+  lastHostOfFleet: {
+    reason: 'BadRequest',
+    httpStatus: 400,
+    sentence: '{host} is the last host of its fleet: with it everything would be gone',
+    next: 'Make a backup and remove the data folder, if that is meant',
+  },
+  addressUnknown: {
+    reason: 'BadRequest',
+    httpStatus: 400,
+    sentence: 'the address of this host for the others is not known: {detail}',
+    next: 'Set fleet.address in macfleetd.yaml',
+  },
   notInFleet: {
     reason: 'BadRequest',
     httpStatus: 400,

@@ -1,10 +1,10 @@
-import type { JsonValue } from '../base/json.ts'
+import type { JsonValue } from '../../base/json.ts'
 import {
   type ExplainComponents,
   type ExplainInit,
   explainPlacement,
-} from '../cluster/leader/explain.ts'
-import type { FleetOperations } from '../interface/api/fleet-operations.ts'
+} from '../../cluster/leader/explain.ts'
+import type { FleetOperations } from '../../interface/api/fleet-operations.ts'
 
 /** Explains placements to the API, as plain data. */
 export function explainOperation(

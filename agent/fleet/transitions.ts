@@ -1,6 +1,6 @@
-import { failure, messageOf } from '../base/errors.ts'
-import type { Log } from '../base/log.ts'
-import type { FleetStatus, Transition } from '../interface/api/fleet-operations.ts'
+import { failure, messageOf } from '../../base/errors.ts'
+import type { Log } from '../../base/log.ts'
+import type { FleetStatus, Transition } from '../../interface/api/fleet-operations.ts'
 
 /** One change of what the daemon is. */
 export interface TransitionWork {

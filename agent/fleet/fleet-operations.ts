@@ -1,0 +1,159 @@
+import { Readable } from 'node:stream'
+import type { Clock } from '../../base/clock.ts'
+import { failure } from '../../base/errors.ts'
+import type { Limits } from '../../base/limits.ts'
+import type { Log } from '../../base/log.ts'
+import type { Random } from '../../base/random.ts'
+import { makeBackup } from '../../cluster/etcd/backup.ts'
+import { placementPrefix } from '../../cluster/fleet/keys.ts'
+import { placementOf } from '../../cluster/fleet/placement.ts'
+import { forgetHost } from '../../cluster/leader/forget.ts'
+import { approveMember, removeMember } from '../../cluster/membership/members.ts'
+import { listTokens, revokeToken, type TokenRecord } from '../../cluster/membership/tokens.ts'
+import { createObjects } from '../../cluster/objects.ts'
+import type { MirroredStore } from '../../cluster/store/mirrored.ts'
+import type { Store } from '../../cluster/store/store.ts'
+import type { FleetOperations, TokenStatus } from '../../interface/api/fleet-operations.ts'
+import { hostKind } from '../../resources/host.ts'
+import type { Config } from '../config.ts'
+import type { Guardian } from '../guardian/client.ts'
+import { ownVersion } from '../host-controller.ts'
+import type { FleetFolder } from '../membership/fleet-folder.ts'
+import type { EtcdParts } from './etcd-parts.ts'
+import { explainOperation } from './explain-operation.ts'
+import { fleetStatus } from './fleet-status.ts'
+import { leaveFleet } from './leave-fleet.ts'
+import type { Network } from './network.ts'
+import type { Transitions } from './transitions.ts'
+import type { Voters } from './voters.ts'
+
+/** The host on which the operator works. */
+export interface FleetOperationsInit {
+  config: Config
+  fleet: FleetFolder
+  etcd: EtcdParts
+  voters: Voters
+  network: Network
+  guardian: Guardian
+}
+
+/** What operations need. */
+export interface FleetOperationsComponents {
+  clock: Clock
+  random: Random
+  log: Log
+  limits: Limits
+  store: MirroredStore
+  freshStore: Store
+  transitions: Transitions
+}
+
+const defaultTokenMs = 3_600_000
+/** log2 of scrypt's N: about a second for each guess of the passphrase (RFC 7914). */
+const backupCost = 17
+
+/** What an operator can do with a fleet, from any of its hosts. */
+export function fleetOperations(
+  init: FleetOperationsInit,
+  components: FleetOperationsComponents,
+): FleetOperations {
+  const { fleet, network } = init
+  const { freshStore: store, random, transitions } = components
+  const refuse = async (): Promise<never> => {
+    throw failure('inFleetAlready', { host: fleet.identity.name })
+  }
+  const membership = () => {
+    const found = network.membership()
+    if (found !== undefined) return found
+    const detail = network.problem() ?? 'it is starting'
+    throw failure('unavailable', { what: 'the fleet', detail, advice: 'Try again in a moment' })
+  }
+  const objects = createObjects({}, { ...components, store })
+  const removable = async (name: string): Promise<void> => {
+    const { entries } = await store.list(placementPrefix)
+    const left = entries.map(placementOf).filter(({ host, state }) => {
+      return host === name && state !== 'Gone' && state !== 'Lost' && state !== 'Refused'
+    })
+    if (left.length === 0) return
+    const names = left.slice(0, 5).map(({ namespace, name: one }) => `${namespace}/${one}`)
+    throw failure('hostHasMachines', { host: name, count: left.length, names: names.join(', ') })
+  }
+  const removeHost = async (name: string): Promise<void> => {
+    await removable(name)
+    await removeMember(store, name)
+    await objects.remove(hostKind, { name }).catch(() => {})
+  }
+  return {
+    status: () => fleetStatus(init, components),
+    init: refuse,
+    join: refuse,
+    async leave({ force }) {
+      const { name } = fleet.identity
+      const others = membership()
+        .members.all()
+        .filter(member => member.name !== name)
+      if (others.length === 0) throw failure('lastHostOfFleet', { host: name })
+      if (!force) await removable(name)
+      transitions.begin(
+        leaveFleet(init, components, async () => {
+          if (force) await forgetOwn(name, components)
+          await removeMember(store, name).catch(ignoreMissing)
+          await objects.remove(hostKind, { name }).catch(() => {})
+        }),
+      )
+    },
+    async createToken({ ttlMs = defaultTokenMs, uses = 1, ...rest }) {
+      const { text, record } = await membership().createToken({ ttlMs, uses, ...rest })
+      return { ...tokenStatus(record), token: text }
+    },
+    listTokens: async () => (await listTokens(store)).map(tokenStatus),
+    revokeToken: id => revokeToken(store, id),
+    async approveHost(name) {
+      await approveMember(store, name)
+    },
+    removeHost,
+    forgetHost: name => forgetHost(name, { ...components, store, objects }),
+    async rotateAuthorities() {
+      await membership().authorities.rotate()
+    },
+    async backup(passphrase) {
+      const pairs = fleet.authorityPairs()
+      const secrets: Record<string, string> =
+        pairs.length === 0 ? {} : { authorities: JSON.stringify(pairs) }
+      const init = { version: ownVersion(), secrets, passphrase, scryptCost: backupCost }
+      return Readable.from(makeBackup(init, { ...components, store, random }))
+    },
+    restore: refuse,
+    explain: explainOperation(
+      { fenced: true },
+      {
+        ...components,
+        store: components.store,
+        facts: {
+          of: host => network.facts().of(host),
+          all: () => network.facts().all(),
+          onChange: listener => network.onFacts(listener),
+        },
+      },
+    ),
+  }
+}
+
+async function forgetOwn(name: string, components: FleetOperationsComponents): Promise<void> {
+  const objects = createObjects({}, { ...components, store: components.freshStore })
+  await forgetHost(name, { ...components, store: components.freshStore, objects })
+}
+
+function ignoreMissing(error: unknown): void {
+  if (!(error instanceof Error) || !('code' in error) || error.code !== 'notFound') throw error
+}
+
+function tokenStatus({
+  id,
+  expiresAt,
+  usesLeft,
+  rack,
+  createdAt,
+}: Pick<TokenRecord, 'id' | 'expiresAt' | 'usesLeft' | 'rack' | 'createdAt'>): TokenStatus {
+  return { id, expiresAt, usesLeft, createdAt, ...(rack !== undefined && { rack }) }
+}
