@@ -24,7 +24,7 @@ describe('a host that is lost', () => {
     return { ...bench, first, second }
   }
 
-  test('loses what may be replaced, no sooner than its guests are dead; the rest waits', async () => {
+  test('loses what may be replaced, once its guests are dead; the rest waits', async () => {
     const bench = await prepare()
     await bench.first.crash()
     const crashedMs = bench.clock.monotonicMs()

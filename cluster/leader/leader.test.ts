@@ -110,7 +110,7 @@ describe('placing', () => {
     expect(await bench.events('web')).toContain('NotClaimed')
   })
 
-  test('places nothing on a host that is cordoned, drained, not ready or without a lease', async () => {
+  test('places nothing on a host that is cordoned, drained, sick or silent', async () => {
     const bench = await leaderBench()
     for (const name of ['cordoned', 'drained', 'sick', 'silent']) await bench.host({ name })
     const spec = (name: string, spec: object) =>
