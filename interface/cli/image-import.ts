@@ -6,6 +6,7 @@ import type { Timer } from '../../base/clock.ts'
 import { failure, messageOf } from '../../base/errors.ts'
 import type { Resource } from '../../resources/kind.ts'
 import { type Connection, cleanupClient } from './command-module.ts'
+import { readFleet } from './fleet-client.ts'
 import type { Invocation } from './invocation.ts'
 import { imageName } from './kinds.ts'
 import { nameStem } from './machine-spec.ts'
@@ -84,7 +85,8 @@ export async function importImage(
 
 /**
  * Creates the image's object.
- * @returns whether it is ours: one that an earlier import left without content is gone on with
+ * @returns whether it is ours: one that an earlier import left without content is gone on with, and
+ *   so is one that only other hosts have
  */
 async function claimName({ connection, name, spec }: Import): Promise<boolean> {
   const { client, namespace } = connection
@@ -95,10 +97,17 @@ async function claimName({ connection, name, spec }: Import): Promise<boolean> {
   } catch (thrown) {
     if (!(thrown instanceof StatusError) || thrown.reason !== 'AlreadyExists') throw thrown
     const found = await getObject(client, imageName, namespace, name)
-    if (memberAt(found, 'status.phase') === 'Ready' || found.metadata.deletionTimestamp)
-      throw thrown
+    if (found.metadata.deletionTimestamp || (await isHeldHere(found, connection))) throw thrown
     return false
   }
+}
+
+/** Whether the host that we talk to has it; one that does not is given it, if it is the same. */
+async function isHeldHere(image: Resource, { client }: Connection): Promise<boolean> {
+  if (memberAt(image, 'status.phase') !== 'Ready') return false
+  const hosts = memberAt(image, 'status.hosts')
+  const { view } = await readFleet(client)
+  return !Array.isArray(hosts) || hosts.includes(view.host)
 }
 
 async function takeBack({ connection, invocation, name }: Import): Promise<void> {
