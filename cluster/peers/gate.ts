@@ -18,8 +18,8 @@ export interface Gate {
 /** What a gate needs. */
 export interface GateComponents {
   clock: Clock
-  limits: Limits
-  sessions: Sessions
+  limits: Pick<Limits, 'gossipBytesPerSecond'>
+  sessions: Pick<Sessions, 'of' | 'quarantine'>
 }
 
 /**
@@ -72,7 +72,7 @@ export function createGate({ clock, limits, sessions }: GateComponents): Gate {
  * being opened would be taken for a good one by gossipsub 17.1.1, for ever, over all connections
  * with that peer to come. Without any, the connection is of no use to gossip, and is made anew.
  */
-function reliable(connection: Connection, sessions: Sessions): Connection {
+function reliable(connection: Connection, sessions: Pick<Sessions, 'of'>): Connection {
   const newStream: Connection['newStream'] = async (protocols, options) => {
     try {
       const stream = await connection.newStream(protocols, options)
