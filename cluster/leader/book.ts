@@ -1,3 +1,4 @@
+import { backoffMs } from '../../base/backoff.ts'
 import type { Clock } from '../../base/clock.ts'
 import type { FactsView } from '../fleet/facts.ts'
 import { type Placement, takesRoom } from '../fleet/placement.ts'
@@ -36,14 +37,12 @@ export interface Book {
   /** It is known: what is in the view counts again. */
   settle(uid: string): void
   isSettling(uid: string): boolean
-  /** The machine and its placement are gone. */
-  forget(uid: string): void
+  /** A host has taken the machine, or it is gone: who refused it before does not matter. */
+  forgive(uid: string): void
 }
 
-/** For so long a host that refused a machine is not asked again. */
-const refusalMs = 30_000
-/** The host that has a machine's disk is asked again sooner: there is no other. */
-const anchoredRefusalMs = 5_000
+/** For so long a host that refused a machine is not asked again; longer each time. */
+const refusalWait = { firstMs: 2_000, mostMs: 60_000 }
 /** Hosts of which a machine's refusals are kept. */
 const refusalsMost = 32
 
@@ -52,16 +51,8 @@ export function createBook(init: BookInit, components: BookComponents): Book {
   const { view, facts, clock } = components
   const state = createFleetState(init.policy)
   const settling = new Map<string, Placement>()
-  const refusals = new Map<string, Refusal[]>()
+  const refusals = new Map<string, (Refusal & { times: number })[]>()
   const hosts = new Map<string, string>()
-
-  const freshRefusals = (uid: string): Refusal[] => {
-    const nowMs = clock.wallMs()
-    const fresh = (refusals.get(uid) ?? []).filter(({ untilMs }) => untilMs > nowMs)
-    if (fresh.length === 0) refusals.delete(uid)
-    else refusals.set(uid, fresh)
-    return fresh
-  }
 
   return {
     state,
@@ -89,14 +80,15 @@ export function createBook(init: BookInit, components: BookComponents): Book {
       const machine = view.machine(uid)?.value
       if (machine === undefined) return
       const placement = view.placement(uid)?.value
-      state.want(wantedOf(machine, placement, view.image(machine), freshRefusals(uid)))
+      state.want(wantedOf(machine, placement, view.image(machine), refusals.get(uid) ?? []))
     },
     unwant: uid => state.unwant(uid),
     refused(uid, { host, reason }) {
-      const anchored = view.placement(uid)?.value.diskEpoch !== undefined
-      const untilMs = clock.wallMs() + (anchored ? anchoredRefusalMs : refusalMs)
-      const others = freshRefusals(uid).filter(other => other.host !== host)
-      refusals.set(uid, [...others.slice(1 - refusalsMost), { host, reason, untilMs }])
+      const known = refusals.get(uid) ?? []
+      const times = (known.find(other => other.host === host)?.times ?? 0) + 1
+      const untilMs = clock.wallMs() + backoffMs(refusalWait, times)
+      const others = known.filter(other => other.host !== host).slice(1 - refusalsMost)
+      refusals.set(uid, [...others, { host, reason, untilMs, times }])
     },
     begin(next) {
       settling.set(next.uid, next)
@@ -105,10 +97,7 @@ export function createBook(init: BookInit, components: BookComponents): Book {
     },
     settle: uid => void settling.delete(uid),
     isSettling: uid => settling.has(uid),
-    forget(uid) {
-      refusals.delete(uid)
-      state.unwant(uid)
-    },
+    forgive: uid => void refusals.delete(uid),
   }
 }
 

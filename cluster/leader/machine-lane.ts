@@ -73,9 +73,11 @@ class Lane implements MachineLane {
     this.#countRefusal(uid, known?.value)
     if (known === undefined && view.machine(uid) === undefined) {
       this.#waiting.delete(uid)
-      book.forget(uid)
+      book.unwant(uid)
+      book.forgive(uid)
       teller.forget(uid)
     }
+    if (known?.value.state === 'Claimed') book.forgive(uid)
   }
 
   onPlaced(next: Placement, before: Placement | undefined): void {
