@@ -142,13 +142,6 @@ export interface Limits {
   // The fleet: etcd
   /** Calls to etcd that wait for an answer at once. */
   etcdCalls: number
-  /**
-   * Bytes of etcd's database, history included, beyond which it takes no writes: several times
-   * storeBytes, within what etcd advises (8 GiB).
-   */
-  etcdQuotaBytes: number
-  /** Bytes of etcd's log before the guardian rotates it; one older file is kept. */
-  etcdLogBytes: number
 
   // The fleet: peers and gossip
   /** libp2p connections at once, in both directions. */
@@ -240,8 +233,6 @@ export const defaultLimits: Limits = {
   layerChunks: 8 * 1024 * 1024,
 
   etcdCalls: 4_096,
-  etcdQuotaBytes: 2 * 1024 * MiB,
-  etcdLogBytes: 4 * MiB,
 
   members: 10_000,
   joinTokens: 256,

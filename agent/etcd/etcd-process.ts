@@ -38,10 +38,11 @@ export interface EtcdProcess {
    * Makes sure that it runs as `init` says: one that does is left alone, one with other arguments
    * or with another CA is ended first. After it died it is started again, each time later.
    * @param initial how it begins where it has no data; ignored by etcd where it has
+   * @param mayRestart whether one that runs otherwise may be ended now; it is left alone if not
    * @returns whether it runs; not while a start is put off
    * @throws guardianUnavailable, commandMissing, guardianRefused
    */
-  ensure(initial?: InitialCluster): Promise<boolean>
+  ensure(initial?: InitialCluster, mayRestart?: () => Promise<boolean>): Promise<boolean>
   /** Ends it and waits until it has. @throws guardianUnavailable */
   stop(): Promise<void>
 }
@@ -99,11 +100,11 @@ export function createEtcdProcess(
       const process = await find()
       return process !== undefined && process.ended === undefined
     },
-    async ensure(initial) {
+    async ensure(initial, mayRestart = async () => true) {
       const trust = await trustOf(init.tls.ca)
       const process = await find()
       if (process !== undefined && process.ended === undefined) {
-        if (await isAsWanted(process, trust)) return true
+        if ((await isAsWanted(process, trust)) || !(await mayRestart())) return true
         log.info({}, 'etcd runs with other settings, and is started anew')
         await end(process)
       } else if (process?.ended !== undefined) await collect(process.ended)

@@ -20,6 +20,11 @@ export interface EtcdSupervisorInit {
   clusterId?: string
   /** Between two looks at the member list. */
   intervalMs: number
+  /**
+   * How long the voters wait for each other, one after the other, when all are to be started anew
+   * because the CA has changed; 5 s by default, longer than etcd takes to start and elect.
+   */
+  restartSlotMs?: number
   /** Told every list that the majority agreed to: the endpoints are worth keeping on disk. */
   onMembers?(members: readonly EtcdMember[]): void
 }
@@ -55,6 +60,8 @@ export function startEtcdSupervisor(
   /** How often in a row the list said that its data is of no use. */
   let rejections = 0
 
+  const turn = createTurn(init, () => listed, components)
+
   const list = async (): Promise<readonly EtcdMember[] | undefined> => {
     try {
       const members = await admin.members()
@@ -76,7 +83,7 @@ export function startEtcdSupervisor(
   const perform = async (step: SupervisorStep): Promise<void> => {
     if (step.kind === 'none') return
     if (step.kind === 'start') {
-      if (await process.ensure()) await learnIdentity()
+      if (await process.ensure(undefined, turn.hasCome)) await learnIdentity()
     } else if (step.kind === 'begin') {
       await process.ensure({ state: 'existing', members: initialMembers(step), token: '' })
     } else if (step.kind === 'retire') {
@@ -143,6 +150,38 @@ export function startEtcdSupervisor(
     async stop() {
       for (const end of ends) end()
       await queue.stop()
+    },
+  }
+}
+
+/** Whose turn it is to be started anew: a voter at a time, and only while all others answer. */
+function createTurn(
+  { peerUrl, restartSlotMs = 5_000 }: EtcdSupervisorInit,
+  members: () => readonly EtcdMember[] | undefined,
+  { admin, clock }: EtcdSupervisorComponents,
+): { hasCome(): Promise<boolean> } {
+  let askedMs: number | undefined
+  const answers = async ({ clientUrls }: EtcdMember): Promise<boolean> => {
+    try {
+      return (await admin.status(clientUrls[0] ?? '')).leaderId !== undefined
+    } catch {
+      return false
+    }
+  }
+  return {
+    async hasCome() {
+      // Nothing is agreed without us either.
+      const all = members()
+      if (all === undefined) return true
+      const voters = all.filter(({ isLearner }) => !isLearner)
+      const urls = voters.flatMap(({ peerUrls }) => peerUrls).sort()
+      const nowMs = clock.monotonicMs()
+      askedMs ??= nowMs
+      if (nowMs - askedMs < Math.max(0, urls.indexOf(peerUrl)) * restartSlotMs) return false
+      const others = voters.filter(({ peerUrls }) => !peerUrls.includes(peerUrl))
+      const isWell = (await Promise.all(others.map(answers))).every(Boolean)
+      if (isWell) askedMs = undefined
+      return isWell
     },
   }
 }

@@ -14,7 +14,7 @@ const components = {
 }
 
 test('an etcd whose quota is used up by history takes writes again', async () => {
-  const fleet = await makeEtcdHosts(1, { etcdQuotaBytes: 24 * 1024 * 1024 })
+  const fleet = await makeEtcdHosts(1, 24 * 1024 * 1024)
   const { admin, connection, hosts } = fleet
   const [host] = hosts
   await host?.begin()

@@ -9,11 +9,13 @@ import {
   type MemberIdentity,
   openEtcdFolder,
 } from '../../agent/etcd/etcd-folder.ts'
-import { openEtcdHost } from '../../agent/etcd/etcd-host.ts'
 import { etcdProcessName } from '../../agent/etcd/etcd-name.ts'
+import { createEtcdProcess } from '../../agent/etcd/etcd-process.ts'
+import { startEtcdSupervisor } from '../../agent/etcd/etcd-supervisor.ts'
+import { startFirstVoter } from '../../agent/etcd/first-voter.ts'
 import type { Guardian } from '../../agent/guardian/client.ts'
 import { sleep, systemClock } from '../../base/clock.ts'
-import { defaultLimits, type Limits } from '../../base/limits.ts'
+import { defaultLimits } from '../../base/limits.ts'
 import { silentLog } from '../../base/log.ts'
 import { type ProcessIdentity, signalProcess } from '../../base/process-identity.ts'
 import { randomUuid, systemRandom } from '../../base/random.ts'
@@ -74,14 +76,14 @@ const components = {
 /** Makes hosts; none runs yet. Everything goes when the test ends. */
 export async function makeEtcdHosts(
   count: number,
-  limits: Partial<Limits> = {},
+  quotaBytes = 256 * 1024 * 1024,
 ): Promise<EtcdHosts> {
   const fleetId = randomUuid(systemRandom)
   const pair = createAuthorityPair({ fleetId, generation: 1 }, components)
   const endpoints: string[] = []
   const hosts: EtcdHost[] = []
   for (let index = 0; index < count; index++) {
-    const made = await makeHost({ index, fleetId, pair, endpoints, limits })
+    const made = await makeHost({ index, fleetId, pair, endpoints, quotaBytes })
     endpoints.push(made.clientUrl)
     hosts.push(made)
   }
@@ -124,18 +126,21 @@ interface HostInit {
   pair: AuthorityPair
   /** Of all hosts. */
   endpoints: readonly string[]
-  /** Instead of the usual ones. */
-  limits: Partial<Limits>
+  /** From which on etcd takes no writes. */
+  quotaBytes: number
 }
 
-async function makeHost({ index, fleetId, pair, endpoints, limits }: HostInit): Promise<EtcdHost> {
+async function makeHost(made: HostInit): Promise<EtcdHost> {
+  const { index, fleetId, pair, endpoints, quotaBytes } = made
   const name = `h${index}`
   const root = temporaryFolder()
   const [etcdClientPort = 0, etcdPeerPort = 0] = await freePorts(2)
   const address = { host: `127.0.0.${index + 2}`, etcdClientPort, etcdPeerPort }
   const { texts, ...tls } = writeCertificate(root, { fleetId, pair, name, index })
-  const fleetFolder = join(root, 'fleet')
-  const init = { program: 'etcd', name, address, tls, fleetFolder }
+  const folder = openEtcdFolder(join(root, 'etcd'), systemClock)
+  const logBytes = 1024 * 1024
+  const init = { program: 'etcd', name, address, tls, folder, quotaBytes, logBytes }
+  const urls = { peerUrl: peerUrlOf(address), clientUrl: clientUrlOf(address) }
   let guardian: TestGuardian | undefined
   /** Only looks: a guardian takes few clients. */
   let looker: Guardian | undefined
@@ -146,13 +151,13 @@ async function makeHost({ index, fleetId, pair, endpoints, limits }: HostInit): 
     guardian ??= startGuardian(root)
     return connectTo(guardian)
   }
-  const openHost = (connection: EtcdConnection, guardian: Guardian) =>
-    openEtcdHost(init, {
-      ...components,
-      limits: { ...defaultLimits, ...limits },
-      guardian,
-      admin: createEtcdAdmin(connection),
-    })
+  const partsOf = (connection: EtcdConnection, guardian: Guardian) => ({
+    ...components,
+    guardian,
+    folder,
+    admin: createEtcdAdmin(connection),
+    process: createEtcdProcess(init, { ...components, guardian }),
+  })
   const running = async (): Promise<ProcessIdentity | undefined> => {
     looker ??= client()
     const found = (await looker.list()).find(one => one.name === etcdProcessName)
@@ -160,9 +165,8 @@ async function makeHost({ index, fleetId, pair, endpoints, limits }: HostInit): 
   }
   const host: EtcdHost = {
     name,
-    peerUrl: peerUrlOf(address),
-    clientUrl: clientUrlOf(address),
-    folder: openEtcdFolder(join(fleetFolder, 'etcd'), systemClock),
+    ...urls,
+    folder,
     tls,
     connect: endpoints => connectEtcd(endpoints, texts),
     looks: () => looks,
@@ -171,7 +175,10 @@ async function makeHost({ index, fleetId, pair, endpoints, limits }: HostInit): 
       const onMembers = () => looks++
       const connection = await host.connect(endpoints)
       const ownClient = client()
-      const supervisor = openHost(connection, ownClient).supervise({ onMembers, intervalMs: 200 })
+      const supervisor = startEtcdSupervisor(
+        { name, ...urls, onMembers, intervalMs: 200, restartSlotMs: 1000 },
+        partsOf(connection, ownClient),
+      )
       stop = async () => {
         ownClient.close()
         connection.close()
@@ -181,7 +188,8 @@ async function makeHost({ index, fleetId, pair, endpoints, limits }: HostInit): 
     },
     stopDaemon: () => stop(),
     async begin() {
-      return openHost(await host.connect([host.clientUrl]), client()).startFirst()
+      const parts = partsOf(await host.connect([host.clientUrl]), client())
+      return startFirstVoter({ name, ...urls, timeoutMs: 20_000 }, parts)
     },
     running,
     async killEtcd() {
