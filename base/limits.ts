@@ -136,8 +136,8 @@ export interface Limits {
   joinRequestsAtOnce: number
   /** Connections to the peer port at once. */
   peerPortConnections: number
-  /** Bytes of an answer of another host: the list of all members is the largest. */
-  peerAnswerBytes: number
+  /** Bytes of an answer on the peer port: the list of all members is the largest. */
+  memberAnswerBytes: number
 
   // The fleet: etcd
   /** Calls to etcd that wait for an answer at once. */
@@ -243,7 +243,7 @@ export const defaultLimits: Limits = {
   joinRequestBytes: 16 * KiB,
   joinRequestsAtOnce: 64,
   peerPortConnections: 2_048,
-  peerAnswerBytes: 16 * MiB,
+  memberAnswerBytes: 16 * MiB,
 
   peerConnections: 512,
   peerConnectionsPending: 256,

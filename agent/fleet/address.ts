@@ -6,8 +6,8 @@ import type { MemberAddress } from '../../cluster/fleet/member.ts'
 import type { Config } from '../config.ts'
 
 /**
- * Where the other hosts reach this one: as configured, else by the address of the interface that the
- * default route goes out of.
+ * Where the other hosts reach this one: as configured, else by the address of the interface that
+ * the default route goes out of.
  * @throws addressUnknown
  */
 export function ownAddress({ fleet }: Pick<Config, 'fleet'>): MemberAddress {

@@ -30,9 +30,9 @@ export interface BecomeFleetComponents {
 const etcdStartMs = 60_000
 
 /**
- * Makes a fleet of one out of this single host: its authorities, its etcd, and everything that is in
- * its level store. The daemon's parts are down; guests run on. When it fails, or is killed, before
- * the level store names its successor, the host is a single one still and nothing is lost.
+ * Makes a fleet of one out of this single host: its authorities, its etcd, and everything that is
+ * in its level store. The daemon's parts are down; guests run on. When it fails, or is killed,
+ * before the level store names its successor, the host is a single one still and nothing is lost.
  */
 export async function becomeFleet(
   config: Config,

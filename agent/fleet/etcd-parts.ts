@@ -22,7 +22,9 @@ export interface EtcdPartsComponents {
   guardian: Guardian
 }
 
-/** etcd, from this host: its own member, if it has one, and the way to whichever members there are. */
+/**
+ * etcd, from this host: its own member, if it has one, and the way to whichever members there are.
+ */
 export interface EtcdParts {
   folder: EtcdFolder
   process: EtcdProcess
@@ -36,7 +38,10 @@ export interface EtcdParts {
 /** Room for the store and its history, and for a while of growth before anybody looks. */
 const quotaFactor = 4
 
-/** Makes them; nothing is started, and nobody is asked yet. The connection is the caller's to close. */
+/**
+ * Makes them; nothing is started, and nobody is asked yet. The connection is the caller's to
+ * close.
+ */
 export async function createEtcdParts(
   { config, fleet, address }: { config: Config; fleet: FleetFolder; address: MemberAddress },
   components: EtcdPartsComponents,

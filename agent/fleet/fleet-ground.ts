@@ -44,8 +44,8 @@ const shunMs = 600_000
 const votersMost = 3
 
 /**
- * Opens the ground of a host that is in a fleet. Nothing in here waits for another host: a rack that
- * powers on has nobody to wait for.
+ * Opens the ground of a host that is in a fleet. Nothing in here waits for another host: a rack
+ * that powers on has nobody to wait for.
  */
 export async function openFleetGround(
   config: Config,

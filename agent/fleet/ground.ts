@@ -7,8 +7,8 @@ import type { Guardian } from '../guardian/client.ts'
 import type { HeldLease } from '../host-lease.ts'
 
 /**
- * What the rest of the daemon stands on, which is not the same for a single host and for a host of a
- * fleet. All above it is.
+ * What the rest of the daemon stands on, which is not the same for a single host and for a host of
+ * a fleet. All above it is.
  */
 export interface Ground {
   /** While there is no quorum its reads are answered from memory, as they were last. */

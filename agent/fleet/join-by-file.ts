@@ -17,8 +17,8 @@ export interface JoinByFileComponents {
 const retry: BackoffInit = { firstMs: 1_000, mostMs: 60_000 }
 
 /**
- * Joins with the token that lies on this host, if there is one, for as long as it takes: a host that
- * was netbooted has nobody who would type a command.
+ * Joins with the token that lies on this host, if there is one, for as long as it takes: a host
+ * that was netbooted has nobody who would type a command.
  * @returns ends it
  */
 export function joinByFile(

@@ -6,8 +6,8 @@ import type { FleetGroundComponents } from './fleet-ground.ts'
 import type { Ground } from './ground.ts'
 
 /**
- * Opens what this host stands on: a single host's store, or its place in a fleet. Each is loaded only
- * where it is needed: libp2p and gRPC take more memory than all the rest.
+ * Opens what this host stands on: a single host's store, or its place in a fleet. Each is loaded
+ * only where it is needed: libp2p and gRPC take more memory than all the rest.
  */
 export async function openGround(
   config: Config,

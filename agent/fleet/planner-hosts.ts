@@ -15,7 +15,9 @@ export interface FollowedHosts {
   stop(): Promise<void>
 }
 
-/** Follows members, leases and cordons; resolves when all were read once, or the signal is aborted. */
+/**
+ * Follows members, leases and cordons; resolves when all were read once, or the signal is aborted.
+ */
 export async function plannerHosts(
   components: { store: Store; clock: Clock; log: Log },
   signal: AbortSignal,

@@ -26,9 +26,9 @@ export interface RestoreFleetComponents {
 const etcdStartMs = 60_000
 
 /**
- * Makes this single host the first of a fleet out of a backup: the same fleet in a new era, with new
- * authorities, so that nobody of the old one is a member by his old certificate. Killed before it is
- * done, the host is a single one still.
+ * Makes this single host the first of a fleet out of a backup: the same fleet in a new era, with
+ * new authorities, so that nobody of the old one is a member by his old certificate. Killed before
+ * it is done, the host is a single one still.
  */
 export async function restoreFleet(
   config: Config,

@@ -45,7 +45,9 @@ export async function collectExit(
   await runtime?.close()
 }
 
-/** What ended a run: what QEMU said before it was let go, else what its process and our intent say. */
+/**
+ * What ended a run: what QEMU said before it was let go, else what its process and our intent say.
+ */
 export function judge(
   record: GuestRecord,
   ended: ExitRecord,
@@ -67,7 +69,10 @@ export function judge(
   return { reason: ending?.cause ?? 'QemuDied', message: ending?.message ?? '', ...common }
 }
 
-/** The record of a run that is over: what was meant with it is done, and the next start may have to wait. */
+/**
+ * The record of a run that is over: what was meant with it is done, and the next start may have to
+ * wait.
+ */
 export function afterExit(record: GuestRecord, lastExit: RecordedExit, nowMs: number): GuestRecord {
   const { intent: _, guestEnding: __, notBeforeMs: ___, startBegun: ____, ...rest } = record
   if (lastExit.intended) return { ...rest, lastExit, failures: 0 }

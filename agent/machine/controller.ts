@@ -391,7 +391,10 @@ function isTold(standing: Standing | 'elsewhere'): boolean {
   return standing === 'ours' || standing === 'resting'
 }
 
-/** Whether our picture of the guardian's processes may be wrong: a request may have been carried out. */
+/**
+ * Whether our picture of the guardian's processes may be wrong: a request may have been carried
+ * out.
+ */
 function isAboutProcesses(error: unknown): boolean {
   const codes = [
     'guardianUnavailable',

@@ -8,8 +8,8 @@ export interface LastExit {
 }
 
 /**
- * What the placement says of a machine: this host may run it (`ours`), has its disk and would have to
- * ask for room (`resting`) or has asked (`waking`), or nothing is known of it now (`unknown`).
+ * What the placement says of a machine: this host may run it (`ours`), has its disk and would have
+ * to ask for room (`resting`) or has asked (`waking`), or nothing is known of it now (`unknown`).
  */
 export type Standing = 'ours' | 'resting' | 'waking' | 'unknown'
 
@@ -27,7 +27,10 @@ export interface Situation {
   mayCutPower: boolean
   /** QEMU as the guardian sees it; `ended` until its exit was collected. */
   process: 'none' | 'running' | 'ended'
-  /** The guest as QMP sees it; `unknown` while QMP is not connected, `blocked` when its disk is full. */
+  /**
+   * The guest as QMP sees it; `unknown` while QMP is not connected, `blocked` when its disk is
+   * full.
+   */
   guest: 'unknown' | 'running' | 'paused' | 'blocked' | 'ended'
   /** Whether the host has room again for what guests write. */
   diskHasRoom: boolean
@@ -72,7 +75,10 @@ const unknownRetryMs = 5000
 /** How often a guest that waits for room on the disk is looked at. */
 export const blockedRetryMs = 2000
 
-/** The next step from any situation towards what is wanted. Level-triggered: no history but what is in it. */
+/**
+ * The next step from any situation towards what is wanted. Level-triggered: no history but what is
+ * in it.
+ */
 export function decide(situation: Situation): Step {
   switch (situation.process) {
     case 'ended':

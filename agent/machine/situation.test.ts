@@ -89,20 +89,22 @@ test('a host that is drained gives away only what may be replaced', () => {
 })
 
 test('a claim is old when the policy or the lease is another', () => {
-  const claimed = (given: Partial<Placement>) => {
-    const placement = { state: 'Claimed', onHostLoss: 'Replace', leaseRevision: 7, ...given }
-    return situationOf(
-      testMachine({ onHostLoss: 'Replace' }),
-      testTracked('/x', testRecord()),
-      // biome-ignore lint/suspicious/noExplicitAny: the rest of a placement does not matter here
-      { ...now, placement: placement as any },
-    ).claimIsOld
+  const base: Placement = {
+    ...{ uid: 'u', namespace: 'default', name: 'vm', epoch: 1, host: 'mac-1', machine: 'linux' },
+    request: { cpu: 1, memoryBytes: 1, diskBytes: 0, machines: 1 },
+    changedAt: '2026-01-01T00:00:00Z',
+    ...{ state: 'Claimed', onHostLoss: 'Replace', leaseRevision: 7 },
+  }
+  const machine = testMachine({ onHostLoss: 'Replace' })
+  const claimed = (given: Partial<Placement>, leaseRevision: number | undefined = 7) => {
+    const around = { ...now, placement: { ...base, ...given }, leaseRevision }
+    return situationOf(machine, testTracked('/x', testRecord()), around).claimIsOld
   }
   expect(claimed({})).toBe(false)
   expect(claimed({ onHostLoss: 'Wait' })).toBe(true)
   expect(claimed({ leaseRevision: 6 })).toBe(true)
   expect(claimed({ state: 'Resting', leaseRevision: 6 })).toBe(false)
   // Without a lease nothing can be claimed.
-  const none = { ...now, leaseRevision: undefined }
-  expect(situationOf(testMachine(), testTracked('/x', testRecord()), none).claimIsOld).toBe(false)
+  const around = { ...now, placement: { ...base, leaseRevision: 6 }, leaseRevision: undefined }
+  expect(situationOf(machine, testTracked('/x', testRecord()), around).claimIsOld).toBe(false)
 })

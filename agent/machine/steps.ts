@@ -142,7 +142,8 @@ async function quit(
   await intend(tracked, intent, intent === 'ended' ? guestEnding : undefined)
   tracked.stopping?.abort()
   if (intent === 'ended') {
-    // Let QEMU write what its guest wrote and did not flush; a QEMU that does not is ended all the same.
+    // Let QEMU write what its guest wrote and did not flush; a QEMU that does not is ended all the
+    // same.
     const gentle = tracked.runtime?.guest.perform({ kind: 'quit' })
     if (await gentle?.then(() => true).catch(() => false)) return
   }

@@ -37,7 +37,7 @@ export interface AuthorityKeeperComponents {
   clock: Clock
   random: Random
   log: Log
-  limits: Pick<Limits, 'peerAnswerBytes'>
+  limits: Pick<Limits, 'memberAnswerBytes'>
   /** Whether a host is to have a voter of etcd, and with it the authorities' keys. */
   isVoter(name: string): Promise<boolean>
   /** Gives this host certificates of the authority that signs now. */

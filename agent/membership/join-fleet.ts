@@ -48,7 +48,7 @@ export interface JoinFleetComponents {
   clock: Clock
   random: Random
   log: Log
-  limits: Pick<Limits, 'peerAnswerBytes' | 'discoveredHosts'>
+  limits: Pick<Limits, 'memberAnswerBytes' | 'discoveredHosts'>
 }
 
 const backoff: BackoffInit = { firstMs: 500, mostMs: 5_000 }

@@ -31,7 +31,7 @@ export interface JoinRoutesComponents {
   clock: Clock
   random: Random
   log: Log
-  limits: Pick<Limits, 'joinAttempts' | 'joinSources' | 'joinRequestsAtOnce' | 'peerAnswerBytes'>
+  limits: Pick<Limits, 'joinAttempts' | 'joinSources' | 'joinRequestsAtOnce' | 'memberAnswerBytes'>
 }
 
 type Kind = 'join' | 'renew'

@@ -13,7 +13,7 @@ export interface MemberClientComponents {
   folder: FleetFolder
   members: MemberList
   clock: Clock
-  limits: Pick<Limits, 'peerAnswerBytes'>
+  limits: Pick<Limits, 'memberAnswerBytes'>
 }
 
 /** What a member is asked. */
@@ -52,7 +52,7 @@ export async function askMember(
 }
 
 /** @throws notMember, certificateRefused unless a certificate is that of a member */
-export function checkIsMember(
+function checkIsMember(
   certificate: X509Certificate,
   expected: Pick<Member, 'name'>,
   { folder, members, clock }: Pick<MemberClientComponents, 'folder' | 'members' | 'clock'>,

@@ -36,7 +36,7 @@ export interface PeerRequest {
 
 /** What a client needs. */
 export interface PeerClientComponents {
-  limits: Pick<Limits, 'peerAnswerBytes'>
+  limits: Pick<Limits, 'memberAnswerBytes'>
 }
 
 const defaultTimeoutMs = 10_000
@@ -64,7 +64,7 @@ export async function askPeer(asked: PeerRequest, components: PeerClientComponen
       }
     },
   }
-  const { status, text } = await exchange(asked, options, components.limits.peerAnswerBytes)
+  const { status, text } = await exchange(asked, options, components.limits.memberAnswerBytes)
   const parsed = parse(text)
   if (status !== 200) throw errorOf(status, parsed, addressText(address))
   if (parsed === undefined) throw unreachable(address, 'its answer is no JSON')

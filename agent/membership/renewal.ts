@@ -30,7 +30,7 @@ export interface RenewalComponents {
   clock: Clock
   random: Random
   log: Log
-  limits: Pick<Limits, 'peerAnswerBytes'>
+  limits: Pick<Limits, 'memberAnswerBytes'>
 }
 
 const backoff: BackoffInit = { firstMs: 1_000, mostMs: 60_000 }
@@ -140,6 +140,10 @@ async function askOne(
   const trusted = folder.known().authorities.trusted.map(each => new X509Certificate(each.hosts))
   if (!trusted.some(authority => isIssuedBy(certificate, authority))) {
     throw failure('certificateRefused', { detail: 'another fleet answers there' })
+  }
+  if (hello.era < folder.known().fleet.era) {
+    const detail = 'the host that answers there has not seen that the fleet was restored'
+    throw failure('certificateRefused', { detail })
   }
   checkClocks(clock.wallMs(), hello.nowMs, address)
   const { fleetId, name, hostId } = folder.identity
