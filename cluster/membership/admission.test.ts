@@ -238,7 +238,7 @@ test('a member gets new certificates for its own key and id only', async () => {
   await expect(renew(thief, member.hostId)).rejects.toEqual(refuses('notMember'))
 })
 
-test('no peer id is to be had without its key, nor a certificate for the key of another', async () => {
+test("no peer id is to be had without its key, no certificate for another's key", async () => {
   const one = host()
   const keys = { peer: one.peer, etcd: newKeyPair(), hosts: newKeyPair() }
   const shown = await token()
