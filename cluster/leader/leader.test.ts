@@ -113,6 +113,28 @@ describe('placing', () => {
     expect(await bench.events('web')).toContain('NotClaimed')
   })
 
+  test('leaves a machine to a host that says what it waits for', async () => {
+    const bench = await leaderBench()
+    const host = await bench.host({ name: 'h1', idle: true })
+    const leader = bench.leader('h1')
+    await bench.machine('web')
+    await bench.until(async () => (await bench.placement('web'))?.state === 'Assigned')
+    const ready = { type: 'Ready', status: 'False', reason: 'ImageNotReady', message: 'm' } as const
+    const conditions = [{ ...ready, lastTransitionTime: '' }]
+    const phase = 'Pending' as const
+    const status = () => ({ phase, conditions })
+    await bench.objects.changeStatus(virtualMachineKind, reference('web'), status)
+    await bench.host({ name: 'h2' })
+    await bench.clock.advance(60_000)
+    expect(await bench.placement('web')).toMatchObject({ state: 'Assigned', host: 'h1', epoch: 1 })
+    // The next leader knows it too.
+    await leader.stop()
+    bench.leader('h2')
+    await bench.clock.advance(60_000)
+    expect(await bench.placement('web')).toMatchObject({ state: 'Assigned', host: 'h1', epoch: 1 })
+    expect(host.running.size).toBe(0)
+  })
+
   test('places nothing on a host that is cordoned, drained, sick or silent', async () => {
     const bench = await leaderBench()
     for (const name of ['cordoned', 'drained', 'sick', 'silent']) await bench.host({ name })

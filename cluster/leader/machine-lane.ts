@@ -10,6 +10,8 @@ import {
   hostForgottenStatus,
   hostLostStatus,
   scheduledStatus,
+  toldByHost,
+  toldReady,
   toldUnplaced,
   unplacedStatus,
 } from './machine-status.ts'
@@ -34,7 +36,7 @@ export interface MachineLane {
   onPlaced(next: Placement, before: Placement | undefined): void
 }
 
-/** A host may take so long to claim what it was assigned, before another is asked. */
+/** A host may say nothing of what it was assigned for so long, before another is asked. */
 const claimMs = 10_000
 /** The record of a forgotten host's machine is kept so long after the machine is gone. */
 const tombstoneMs = 30 * 24 * 3_600_000
@@ -42,6 +44,15 @@ const tombstoneMs = 30 * 24 * 3_600_000
 const againMs = 1_000
 /** No timer is set for longer. */
 const mostMs = 3_600_000
+
+interface Unclaimed {
+  /** Of its placement. */
+  revision: number
+  /** Since when this leader sees it. */
+  sinceMs: number
+  /** What was told of the machine then; only when it was this leader that assigned it. */
+  told?: string
+}
 
 /** @param isRecovering whether nothing may be decided now */
 export function createMachineLane(context: TermContext, isRecovering: () => boolean): MachineLane {
@@ -51,8 +62,8 @@ export function createMachineLane(context: TermContext, isRecovering: () => bool
 class Lane implements MachineLane {
   readonly #context: TermContext
   readonly #isRecovering: () => boolean
-  /** Assigned placements, by uid: which revision, and since when this leader sees it. */
-  readonly #assigned = new Map<string, { revision: number; sinceMs: number }>()
+  /** What was assigned and not yet claimed, by uid. */
+  readonly #assigned = new Map<string, Unclaimed>()
   /** Refusals that were counted: the epochs, by uid. */
   readonly #refused = new Map<string, number>()
   /** Since when machines wait, on our clock. */
@@ -114,25 +125,37 @@ class Lane implements MachineLane {
     const { view, silences, clock } = this.#context
     const machine = view.machine(uid)?.value
     const placement = view.placement(uid)?.value
-    const nowMs = clock.monotonicMs()
-    const assignedMs = this.#assigned.get(uid)?.sinceMs ?? nowMs
     const changedMs = Date.parse(placement?.changedAt ?? '')
     return {
       recovering: this.#isRecovering(),
       machine: machine && machineSituationOf(machine, clock.wallMs()),
       placement,
       sight: placement === undefined ? { is: 'Lives' } : silences.sight(placement.host),
-      claimLeftMs: assignedMs + claimMs - nowMs,
+      claimLeftMs: this.#claimLeftMs(uid),
       tombstoneLeftMs: changedMs + tombstoneMs - clock.wallMs(),
     }
   }
 
   #countAssigned(uid: string, placement: Placement | undefined, revision: number): void {
+    const { clock, book, view } = this.#context
     if (placement?.state !== 'Assigned') {
       this.#assigned.delete(uid)
     } else if (this.#assigned.get(uid)?.revision !== revision) {
-      this.#assigned.set(uid, { revision, sinceMs: this.#context.clock.monotonicMs() })
+      const told = book.isSettling(uid) ? { told: toldReady(view.machine(uid)?.value) } : {}
+      this.#assigned.set(uid, { revision, sinceMs: clock.monotonicMs(), ...told })
     }
+  }
+
+  /** A host that told what it waits for is at work: it refuses what it can't start. */
+  #claimLeftMs(uid: string): number {
+    const { view, clock } = this.#context
+    const unclaimed = this.#assigned.get(uid)
+    if (unclaimed === undefined) return claimMs
+    const machine = view.machine(uid)?.value
+    const isTold =
+      unclaimed.told === undefined ? toldByHost(machine) : toldReady(machine) !== unclaimed.told
+    if (isTold) return Number.POSITIVE_INFINITY
+    return unclaimed.sinceMs + claimMs - clock.monotonicMs()
   }
 
   #countRefusal(uid: string, placement: Placement | undefined): void {

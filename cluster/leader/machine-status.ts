@@ -7,6 +7,8 @@ export interface Why {
   message: string
 }
 
+/** What the leader tells as the reason why a machine is not ready. */
+const leaderReasons = new Set(['Unschedulable', 'HostLost', 'HostForgotten', 'NotClaimed'])
 /** Tells whether a machine was given to a host; there once it had to wait for one. */
 const scheduledType = 'Scheduled'
 
@@ -42,6 +44,18 @@ export function waitingStatus(
   const { status = { phase: 'Pending' as const } } = machine
   const scheduled = { type: scheduledType, status: 'False', ...why } as const
   return { ...status, conditions: withCondition(status.conditions ?? [], scheduled, time) }
+}
+
+/** What is told of whether a machine is ready, to see whether it changed. */
+export function toldReady({ status }: Partial<VirtualMachine> = {}): string {
+  const ready = findCondition(status?.conditions, 'Ready')
+  return JSON.stringify([ready?.reason, ready?.message])
+}
+
+/** Whether it was a host, and not the leader, that last told whether a machine is ready. */
+export function toldByHost({ status }: Partial<VirtualMachine> = {}): boolean {
+  const ready = findCondition(status?.conditions, 'Ready')
+  return ready !== undefined && !leaderReasons.has(ready.reason)
 }
 
 /** What a machine was told of why it waits; undefined when it was told nothing. */
