@@ -81,7 +81,8 @@ export function startEtcdSupervisor(
     return supervise({ peerUrl, hasData, runs, identity, members, clusterId })
   }
   const perform = async (step: SupervisorStep): Promise<void> => {
-    if (step.kind === 'none') return
+    if (step.kind === 'warn') log.error({ peerUrl: init.peerUrl }, step.why)
+    if (step.kind === 'none' || step.kind === 'warn') return
     if (step.kind === 'start') {
       if (await process.ensure(undefined, turn.hasCome)) await learnIdentity()
     } else if (step.kind === 'begin') {

@@ -42,6 +42,7 @@ describe('a host does about its member of etcd', () => {
     expect(step({ ...view, members: [member({ name: '' }), other] })).toBe('begin')
     expect(step(view)).toBe('withdraw')
     expect(step({ ...view, runs: true })).toBe('withdraw')
+    expect(step({ ...view, runs: true, members: [member()] })).toBe('warn')
   })
 
   test('it sets data aside that is of no member, of an earlier one, or of another cluster', () => {

@@ -20,13 +20,14 @@ export interface SupervisorView {
 /**
  * What to do: `start` what has data; `begin` a member that was added and has none yet; `retire`:
  * end it and set its data aside; `withdraw`: take the member off the list, because its data is
- * lost; or nothing.
+ * lost; `warn`: only people can help; or nothing.
  */
 export type SupervisorStep =
   | { kind: 'start' }
   | { kind: 'begin'; members: readonly EtcdMember[] }
   | { kind: 'retire'; why: string }
   | { kind: 'withdraw'; id: string }
+  | { kind: 'warn'; why: string }
   | { kind: 'none' }
 
 /**
@@ -50,10 +51,19 @@ export function supervise(view: SupervisorView): SupervisorStep {
     const isThere = hasData || runs
     return isThere ? { kind: 'retire', why: 'it is no member any more' } : { kind: 'none' }
   }
-  if (!hasData)
-    return own.name === '' ? { kind: 'begin', members } : { kind: 'withdraw', id: own.id }
+  if (!hasData && own.name === '') return { kind: 'begin', members }
+  if (!hasData) return withdrawal(own, members)
   if (identity !== undefined && identity.memberId !== own.id) {
     return { kind: 'retire', why: 'its data is of a member that was removed' }
   }
   return { kind: 'start' }
+}
+
+/** The last voter stays, though its files were deleted: what it has in memory is all there is. */
+function withdrawal(own: EtcdMember, members: readonly EtcdMember[]): SupervisorStep {
+  if (members.some(({ id, isLearner }) => !isLearner && id !== own.id)) {
+    return { kind: 'withdraw', id: own.id }
+  }
+  const why = 'the files of the only voter were deleted: make a backup before it ends'
+  return { kind: 'warn', why }
 }

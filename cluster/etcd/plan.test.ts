@@ -77,8 +77,13 @@ describe('the next step', () => {
 
   test('a dead voter goes only when another host can take over', () => {
     const members = [member('a'), member('b', { unhealthyMs: longMs }), member('c')]
-    expect(step({ members, hosts: three })).toMatchObject({ kind: 'none' })
-    const hosts = [...three, host('d', { rack: 'r1' })]
+    const off = three.map(one => (one.name === 'b' ? { ...one, alive: false } : one))
+    expect(step({ members, hosts: off })).toMatchObject({ kind: 'none' })
+    // Its host lives, so its data is bad or its disk full: it begins anew, unless that failed.
+    expect(step({ members, hosts: three })).toMatchObject({ kind: 'remove', id: 'id-b' })
+    const shunned = three.map(one => ({ ...one, shunned: true }))
+    expect(step({ members, hosts: shunned })).toMatchObject({ kind: 'none' })
+    const hosts = [...off, host('d', { rack: 'r1' })]
     expect(step({ members, hosts })).toMatchObject({ kind: 'remove', id: 'id-b' })
     const briefly = [member('a'), member('b', { unhealthyMs: 20_000 }), member('c')]
     expect(step({ members: briefly, hosts })).toMatchObject({ kind: 'none' })
@@ -205,6 +210,7 @@ function happen(model: Model, { kind, index }: { kind: string; index: number }):
     change({ alive: true })
     silence(0)
   } else if (kind === 'silent') silence(10_000)
+  else if (kind === 'sick') silence(longMs)
   else if (kind === 'cordon') change({ cordoned: true })
   else if (kind === 'join') model.hosts.push(host(`n${model.next++}`, { rack: `r${index % 3}` }))
   else if (kind === 'leave' && model.hosts.length > 1) {

@@ -183,12 +183,18 @@ function removeGone(view: View): EtcdStep | undefined {
   return gone && remove(gone.id, 'its host is not of the fleet')
 }
 
+/** A live host whose etcd does not answer is its own heir: with an empty folder it may be well. */
 function replaceDead(view: View, heirs: readonly PlannedHost[] = []): EtcdStep | undefined {
-  if (view.candidates.length + heirs.length === 0) return undefined
+  const hasHeir = (voter: PlannedMember): boolean => {
+    const host = view.hostOf(voter)
+    const mayReturn = host?.alive === true && !host.shunned
+    return mayReturn || view.candidates.length + heirs.length > 0
+  }
   const dead = view.voters.find(
-    voter => voter.unhealthyMs > view.timing.voterDeadMs && mayRemove(view, voter),
+    voter =>
+      voter.unhealthyMs > view.timing.voterDeadMs && hasHeir(voter) && mayRemove(view, voter),
   )
-  return dead && remove(dead.id, 'it was silent for too long, and another host can take over')
+  return dead && remove(dead.id, 'it was silent for too long, and a live host can take over')
 }
 
 function removeSurplus(view: View): EtcdStep | undefined {
