@@ -823,6 +823,12 @@ export const errorTable = {
     sentence: 'host {host} can not be reached: {detail}',
     next: 'See whether it runs, and whether its gossip port is open to this host',
   },
+  gossipAddressUnusable: {
+    reason: 'InternalError',
+    httpStatus: 500,
+    sentence: 'the address {address} for gossip can not be listened on: {detail}',
+    next: 'Stop what uses it, or set another one in the configuration',
+  },
   peerFailed: {
     reason: 'ServiceUnavailable',
     httpStatus: 503,

@@ -76,8 +76,12 @@ export async function startDiscovery(
     const key = `${address} ${peerPort} ${fleetTag}`
     const nowMs = clock.monotonicMs()
     for (const [old, { atMs }] of heard) if (nowMs - atMs > spansMs.forget) heard.delete(old)
-    const isNew = !heard.has(key)
-    if (isNew && heard.size >= limits.discoveredHosts) return
+    // Taken out and put in again, so that the first is the one that was silent longest.
+    const isNew = !heard.delete(key)
+    for (const oldest of heard.keys()) {
+      if (heard.size < limits.discoveredHosts) break
+      heard.delete(oldest)
+    }
     heard.set(key, { host: found, atMs: nowMs })
     if (isNew) for (const listener of [...listeners]) listener(found)
   })

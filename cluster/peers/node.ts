@@ -3,6 +3,7 @@ import type { GossipSub, gossipsub as makeGossipsub } from '@libp2p/gossipsub'
 import type { Identify } from '@libp2p/identify'
 import type { ComponentLogger, Libp2p, Logger, PeerId } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
+import { failure, messageOf } from '../../base/errors.ts'
 import type { Limits } from '../../base/limits.ts'
 import type { Gate } from './gate.ts'
 import type { Identity } from './identity.ts'
@@ -18,9 +19,11 @@ export interface ListenAddress {
 /** The services of a node: `identify` is run by us, after the hello, never by the library. */
 export type Services = { identify: Identify; pubsub: GossipSub }
 
-/** A running libp2p node and what is needed to name others to it. */
+/** A libp2p node and what is needed to name others to it. */
 export interface Node {
   libp2p: Libp2p<Services>
+  /** Listens from here on. @throws gossipAddressUnusable */
+  start(): Promise<void>
   /** The address to dial: only that of the member list, and only who proves to be `peerId`. */
   addressOf(peerId: string, address: ListenAddress): Multiaddr
   peerIdOf(text: string): PeerId
@@ -38,10 +41,10 @@ export interface NodeInit {
 }
 
 /**
- * Starts libp2p: TCP, Noise, Yamux, identify and gossipsub, and nothing else. It is loaded here, so
- * a host without a fleet pays nothing for it. Throws when the address can't be listened on.
+ * Makes libp2p: TCP, Noise, Yamux, identify and gossipsub, and nothing else. It is loaded here, so
+ * a host without a fleet pays nothing for it. It does not listen yet.
  */
-export async function startNode(init: NodeInit): Promise<Node> {
+export async function createNode(init: NodeInit): Promise<Node> {
   const [{ createLibp2p }, { tcp }, { noise }, { yamux }, { identify }, { gossipsub }] =
     await Promise.all([
       import('libp2p'),
@@ -59,6 +62,7 @@ export async function startNode(init: NodeInit): Promise<Node> {
   const { identity, listen, gate, limits } = init
   const denied = (peerId: PeerId): boolean => !init.mayConnect(peerId.toString())
   const libp2p = await createLibp2p<Services>({
+    start: false,
     privateKey: privateKeyFromRaw(Buffer.concat([identity.secret(), identity.publicKey()])),
     addresses: { listen: [tcpAddress(listen)], announce: [] },
     // Nothing of this machine's in what is said to peers.
@@ -110,6 +114,16 @@ export async function startNode(init: NodeInit): Promise<Node> {
   })
   return {
     libp2p,
+    async start() {
+      try {
+        await libp2p.start()
+      } catch (error) {
+        // The library's own sentence is several lines with a stack; the cause has a name in it.
+        const detail = /\bE[A-Z]{4,}\b/.exec(messageOf(error))?.[0] ?? messageOf(error)
+        const address = `${listen.host}:${listen.port}`
+        throw failure('gossipAddressUnusable', { address, detail }, { cause: error })
+      }
+    },
     addressOf: (peerId, address) => multiaddr(`${tcpAddress(address)}/p2p/${peerId}`),
     peerIdOf: peerIdFromString,
   }

@@ -1,3 +1,4 @@
+import { connect } from 'node:net'
 import type { Connection } from '@libp2p/interface'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
@@ -150,12 +151,14 @@ describe('peers', () => {
   })
 
   test('garbage on every protocol ends a stream or a connection, and nothing else', async () => {
-    const a = await startEcho({ host: 'a', gossip: true })
+    const limits = { peerConnectionsPerSecond: 10_000 }
+    const a = await startEcho({ host: 'a', gossip: true, limits })
     const identity = createIdentity(systemRandom)
     const address = { host: '127.0.0.1', gossipPort: 1 }
     a.members.set([a.member, { name: 'x', peerId: identity.peerId, address }])
     const node = await startHostilePeer(identity)
     const bytes = fc.uint8Array({ minLength: 1, maxLength: 3_000 })
+    let spoken = 0
     await fc.assert(
       fc.asyncProperty(
         fc.constantFrom(...protocols),
@@ -171,15 +174,24 @@ describe('peers', () => {
           } catch {
             // It was cut off while it still spoke.
           }
+          spoken++
           connection.abort(new Error('next'))
         },
       ),
       { numRuns: 60 },
     )
+    expect(spoken).toBeGreaterThan(40)
+    // And without libp2p: whatever it is that connects.
+    const sockets = Array.from({ length: 40 }, () => connect(a.peers.port, '127.0.0.1'))
+    for (const socket of sockets) {
+      socket.on('error', () => {})
+      socket.write(systemRandom.bytes(5_000))
+    }
     const b = await startEcho({ host: 'b', gossip: true })
     introduce(a, b)
     await eventually('a is well', () => isConnected(a, b) && isConnected(b, a))
     expect(await say(b, 'a')).toBe('bx')
+    for (const socket of sockets) socket.destroy()
   })
 })
 

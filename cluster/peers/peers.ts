@@ -9,7 +9,7 @@ import { startDeadline } from './deadline.ts'
 import { createGate } from './gate.ts'
 import { type Hello, protocolNumber } from './hello.ts'
 import type { Identity } from './identity.ts'
-import { type ListenAddress, type Node, startNode } from './node.ts'
+import { createNode, type ListenAddress, type Node } from './node.ts'
 import { type Redial, startRedial } from './redial.ts'
 import { readAll, readAnswer, writeAll } from './requests.ts'
 import { createServer, type RequestHandler, type Server } from './server.ts'
@@ -102,7 +102,7 @@ const keepingMs = {
   gossip: 10_000,
 }
 
-/** Joins the fleet's network. Throws when the address can't be listened on. */
+/** Joins the fleet's network. @throws gossipAddressUnusable */
 export async function startPeers(init: PeersInit, components: PeersComponents): Promise<Peers> {
   const { clock, log, limits, members } = components
   const connectedListeners = new Set<(host: string) => void>()
@@ -133,8 +133,14 @@ export async function startPeers(init: PeersInit, components: PeersComponents): 
   })
   const { mayConnect } = sessions
   const gate = createGate({ ...components, sessions })
-  node = await startNode({ identity, listen: init.listen, mayConnect, gate, limits })
-  await serve(node, sessions)
+  node = await createNode({ identity, listen: init.listen, mayConnect, gate, limits })
+  try {
+    await serve(node, sessions)
+    await node.start()
+  } catch (error) {
+    sessions.stop()
+    throw error
+  }
   const connector = createConnector(node, sessions, components)
   redial = startRedial(identity.peerId, {
     ...components,
@@ -305,8 +311,6 @@ async function serve(node: Node, sessions: Sessions): Promise<void> {
   const { libp2p } = node
   libp2p.addEventListener('connection:open', ({ detail }) => sessions.opened(detail))
   libp2p.addEventListener('connection:close', ({ detail }) => sessions.closed(detail))
-  // Those that came before anybody listened.
-  for (const connection of libp2p.getConnections()) sessions.opened(connection)
   await libp2p.handle(helloProtocol, (stream, connection) => {
     const session = sessions.of(connection)
     if (session === undefined) stream.abort(new Error('not welcome'))

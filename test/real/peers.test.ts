@@ -53,6 +53,22 @@ function startChild(namespace: string, given: PeerChild): Child {
   }
 }
 
+/** Sends garbage to all who listen for mDNS, and ends. */
+function flood(namespace: string): void {
+  const script = `
+    const { randomBytes, randomInt } = require('node:crypto')
+    const socket = require('node:dgram').createSocket('udp4')
+    const question = Buffer.from('000000000001000000000000', 'hex')
+    const name = Buffer.from('095f6d6163666c656574045f746370056c6f63616c00', 'hex')
+    for (let count = 0; count < 3000; count++) {
+      const parts = [question, count % 2 ? name : Buffer.from([0xc0, 12]), randomBytes(randomInt(300))]
+      const bytes = count % 3 ? Buffer.concat(parts) : randomBytes(1 + randomInt(900))
+      socket.send(bytes, 5353, '224.0.0.251')
+    }
+    setTimeout(() => socket.close(), 200)`
+  execFileSync('ip', ['netns', 'exec', namespace, process.execPath, '-e', script])
+}
+
 const identities = [0, 1, 2].map(() => createIdentity(systemRandom))
 const addressOf = (number: number): string => `10.99.7.${number + 1}`
 const members: PeerMember[] = identities.map(({ peerId }, number) => ({
@@ -107,10 +123,14 @@ describe.runIf(root)('hosts on a bridge', () => {
     await eventually('two know each other', () =>
       [first, second].every(child => child.hosts().join() === 'host-0,host-1'),
     )
+    flood(plug('h5', addressOf(5), multicast))
     const third = startChild(plug('h2', addressOf(2), multicast), childOf(2))
     await eventually('the third knows all', () => third.hosts().length === 3)
     await eventually('all know the third', () =>
       [first, second].every(child => child.hosts().length === 3),
+    )
+    await eventually('it was found by the others', () =>
+      [first, second].every(child => child.found().some(host => host.startsWith(addressOf(2)))),
     )
     await eventually('multicast was judged', () => obstacleOf(second) !== undefined)
     expect(obstacleOf(second)).toBe('')
