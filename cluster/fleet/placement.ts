@@ -10,8 +10,8 @@ import { placementKey } from './keys.ts'
  * not take it yet. `Claimed`: the host has it, and it alone may run it. `Refused`: the host can't.
  * `Resting`: its guest does not run and needs no room; its disk stays where it is. `Waking`: the
  * host asks for room to start it again. `Lost`: it belongs to no host any more and may be given to
- * another. `Gone`: its host was forgotten, and with it the disk; it is kept so that the host, should
- * it come back, knows.
+ * another. `Gone`: its host was forgotten, and with it the disk; it is kept so that the host,
+ * should it come back, knows.
  */
 export type PlacementState =
   | 'Assigned'

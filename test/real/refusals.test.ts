@@ -89,7 +89,11 @@ describe('a host refuses, by name and with what to do', () => {
   })
 
   test.each([
-    ['hostSelector: { rack: nowhere }', 'Unschedulable', 'the label rack must be nowhere, it has none'],
+    [
+      'hostSelector: { rack: nowhere }',
+      'Unschedulable',
+      'the label rack must be nowhere, it has none',
+    ],
     ['machine: macos', 'MachineUnsupported', 'can not start machines of the shape macos'],
   ])('what this host is not for: %s', async (spec, reason, sentence) => {
     await apply(manifest('elsewhere', `image: micro, ${spec}`))

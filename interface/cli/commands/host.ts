@@ -106,9 +106,9 @@ function defineDrain(command: Command, invocation: Invocation): void {
     .addHelpText(
       'after',
       `
-Machines with \`onHostLoss: Replace\` are shut down and started anew elsewhere. The others have their
-disk here: they are waited for until somebody stops or deletes them. \`macfleet host uncordon\`
-takes it back.`,
+Machines with \`onHostLoss: Replace\` are shut down and started anew elsewhere. The others have
+their disk here: they are waited for until somebody stops or deletes them.
+\`macfleet host uncordon\` takes it back.`,
     )
     .action(async (name: string) => {
       const options = optionsOf<{ wait: boolean; timeout: string }>(command)

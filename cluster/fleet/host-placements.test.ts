@@ -1,0 +1,131 @@
+import { expect, onTestFinished, test } from 'vitest'
+import { systemClock } from '../../base/clock.ts'
+import { defaultLimits } from '../../base/limits.ts'
+import { silentLog } from '../../base/log.ts'
+import { systemRandom } from '../../base/random.ts'
+import { createMemoryStore } from '../store/memory.ts'
+import { createHostPlacements } from './host-placements.ts'
+import { hostLeaseKey, placementKey } from './keys.ts'
+import { assigned, moved, type Placement, placementOf, writePlacement } from './placement.ts'
+
+const at = '2026-01-01T00:00:00Z'
+const request = { cpu: 1, memoryBytes: 1, diskBytes: 0, machines: 1 }
+const given = (uid: string, host: string) => ({
+  ...{ uid, namespace: 'default', name: uid, host, request, at },
+  machine: 'linux' as const,
+  onHostLoss: 'Replace' as const,
+})
+
+/** A store with the lease of mac-1, and what mac-1 makes of it. */
+async function openHost() {
+  const needs = { clock: systemClock, random: systemRandom, limits: defaultLimits, log: silentLog }
+  const store = createMemoryStore(needs)
+  const heard: string[] = []
+  const lease = { revision: 0 as number | undefined }
+  const putLease = async () => {
+    const key = hostLeaseKey('mac-1')
+    await store.transaction({ compare: [], operations: [{ delete: key }] })
+    const { revision } = await store.transaction({
+      compare: [],
+      operations: [{ put: key, value: {} }],
+    })
+    lease.revision = revision
+  }
+  await putLease()
+  const placements = createHostPlacements(
+    { host: 'mac-1', leaseRevision: () => lease.revision, onChange: uid => heard.push(uid) },
+    { ...needs, store },
+  )
+  onTestFinished(async () => {
+    await placements.stop()
+    await store.close()
+  })
+  const read = async (uid: string): Promise<Placement | undefined> => {
+    const { entry } = await store.get(placementKey(uid))
+    return entry === undefined ? undefined : placementOf(entry)
+  }
+  /** What the leader does. */
+  const assign = async (uid: string, host = 'mac-1') => {
+    const { entry } = await store.get(placementKey(uid))
+    const before = entry && placementOf(entry)
+    await writePlacement(store, entry, assigned(before, given(uid, host)))
+    await expect.poll(() => placements.of(uid)?.epoch).toBe((before?.epoch ?? 0) + 1)
+  }
+  const lose = async (uid: string) => {
+    const { entry } = await store.get(placementKey(uid))
+    if (entry !== undefined)
+      await writePlacement(store, entry, moved(placementOf(entry), 'Lost', { at }))
+  }
+  return { store, placements, heard, lease, putLease, read, assign, lose }
+}
+
+test('a machine is claimed, rests, wakes and is given room again, with its disk', async () => {
+  const { placements, assign, read, heard } = await openHost()
+  await assign('a')
+  expect(heard).toContain('a')
+  expect(await placements.claim('a', 'Wait')).toMatchObject({ state: 'Claimed', diskEpoch: 1 })
+  expect(await read('a')).toMatchObject({ onHostLoss: 'Wait', leaseRevision: expect.any(Number) })
+  expect(await placements.rest('a')).toBe(true)
+  expect(await placements.rest('a')).toBe(true)
+  expect(await placements.wake('a', { ...request, cpu: 2 })).toBe(true)
+  expect(await read('a')).toMatchObject({ state: 'Waking', request: { cpu: 2 }, diskEpoch: 1 })
+  await assign('a')
+  expect(await placements.claim('a', 'Replace')).toMatchObject({ epoch: 2, diskEpoch: 1 })
+})
+
+test('nothing is claimed under a lease that has ended', async () => {
+  const { placements, assign, read, lease, putLease } = await openHost()
+  await assign('a')
+  const old = lease.revision
+  await putLease()
+  lease.revision = old
+  await expect(placements.claim('a', 'Wait')).rejects.toMatchObject({ code: 'placementChanged' })
+  expect(await read('a')).toMatchObject({ state: 'Assigned' })
+  lease.revision = undefined
+  await expect(placements.claim('a', 'Wait')).rejects.toMatchObject({ code: 'hostLeaseMissing' })
+})
+
+test('what was taken away meanwhile is not claimed, whatever is known here', async () => {
+  const { placements, assign, lose, read } = await openHost()
+  await assign('a')
+  const losing = lose('a')
+  const claiming = placements.claim('a', 'Replace').then(
+    () => 'claimed',
+    () => 'refused',
+  )
+  await losing
+  const state = (await read('a'))?.state
+  expect([await claiming, state]).toEqual(
+    state === 'Lost' ? ['refused', 'Lost'] : ['claimed', state],
+  )
+  await expect.poll(() => placements.of('a')?.state).toBe(state)
+})
+
+test("another host's machines are seen and not touched", async () => {
+  const { placements, assign, read } = await openHost()
+  await assign('b', 'mac-2')
+  expect(placements.ours()).toEqual([])
+  expect(await placements.refuse('b', { reason: 'x', message: 'y' })).toBe(false)
+  await expect(placements.claim('b', 'Wait')).rejects.toMatchObject({ code: 'placementChanged' })
+  await placements.remove('b')
+  expect(await read('b')).toMatchObject({ state: 'Assigned', host: 'mac-2' })
+})
+
+test('a machine that is given up has no disk any more', async () => {
+  const { placements, assign, read } = await openHost()
+  await assign('a')
+  await placements.claim('a', 'Replace')
+  expect(await placements.surrender('a', { reason: 'Drained', message: 'm' })).toBe(true)
+  const lost = await read('a')
+  expect(lost).toMatchObject({ state: 'Lost', reason: 'Drained' })
+  expect(lost?.diskEpoch).toBeUndefined()
+})
+
+test('the record of a machine that is gone goes too', async () => {
+  const { placements, assign, read } = await openHost()
+  await assign('a')
+  await placements.claim('a', 'Wait')
+  await placements.remove('a')
+  expect(await read('a')).toBeUndefined()
+  expect(placements.of('a')).toBeUndefined()
+})
