@@ -61,7 +61,8 @@ function flood(namespace: string): void {
     const question = Buffer.from('000000000001000000000000', 'hex')
     const name = Buffer.from('095f6d6163666c656574045f746370056c6f63616c00', 'hex')
     for (let count = 0; count < 3000; count++) {
-      const parts = [question, count % 2 ? name : Buffer.from([0xc0, 12]), randomBytes(randomInt(300))]
+      const asked = count % 2 ? name : Buffer.from([0xc0, 12])
+      const parts = [question, asked, randomBytes(randomInt(300))]
       const bytes = count % 3 ? Buffer.concat(parts) : randomBytes(1 + randomInt(900))
       socket.send(bytes, 5353, '224.0.0.251')
     }
