@@ -67,6 +67,10 @@ const answerBytes = 32 * 1024 * 1024
  */
 const keepaliveMs = 1_000
 
+/** How a call begins to say that it was never sent; also in the library's own words. */
+const unconnected = 'No connection established'
+const reasonMs = 100
+
 const channelOptions: ChannelOptions = {
   'grpc.keepalive_time_ms': keepaliveMs,
   'grpc.keepalive_timeout_ms': keepaliveMs,
@@ -91,6 +95,18 @@ export function createEndpoint(init: EndpointInit, rpc: Rpc, clock: Clock): Endp
   withLeader.set('hasleader', 'true')
   const without = new grpc.Metadata()
 
+  const notConnected = (): RpcFailure => new RpcFailure(14, `${unconnected} to ${init.url}`)
+  /** Only a call is told why there is no connection, and it is told at once. */
+  const reasonOf = async (): Promise<RpcFailure> => {
+    const what = { request: {}, metadata: without, timeoutMs: reasonMs, needsLeader: false }
+    try {
+      await callOnce(client, rpc.wire('Maintenance.Status'), clock, what)
+    } catch (error) {
+      if (error instanceof RpcFailure && error.message.startsWith(unconnected)) return error
+    }
+    return notConnected()
+  }
+
   return {
     url: init.url,
     retired: retirement.signal,
@@ -101,9 +117,8 @@ export function createEndpoint(init: EndpointInit, rpc: Rpc, clock: Clock): Endp
         const state = channelState(true)
         if (state === READY) return
         const leftMs = untilMs - clock.monotonicMs()
-        if (state === TRANSIENT_FAILURE || state === SHUTDOWN || leftMs <= 0) {
-          throw new RpcFailure(14, `No connection established to ${init.url}`)
-        }
+        if (state === TRANSIENT_FAILURE) throw await reasonOf()
+        if (state === SHUTDOWN || leftMs <= 0) throw notConnected()
         await stateChange(client, state, leftMs, clock)
       }
     },

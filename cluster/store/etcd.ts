@@ -29,6 +29,16 @@ export interface EtcdStoreInit {
   prefix?: string
 }
 
+/** A store on etcd. */
+export interface EtcdStore extends Store {
+  /**
+   * Resolves with the newest revision when all up to it was followed here: from then on watches
+   * begin without asking etcd for the past.
+   * @throws unavailable
+   */
+  followed(): Promise<number>
+}
+
 /** A write waits so long for its answer; an election of etcd takes less. */
 const writeMs = 5_000
 /** A list that takes longer than etcd keeps the state it shows is begun again so often. */
@@ -40,7 +50,7 @@ const listTries = 3
  * keys keep the order in which they were called. Every revision is followed over one watch (see
  * etcd-feed.ts), whatever the number of watches here.
  */
-export function openEtcdStore(init: EtcdStoreInit, components: StoreComponents): Store {
+export function openEtcdStore(init: EtcdStoreInit, components: StoreComponents): EtcdStore {
   const { connection, revisionBase, prefix = 'm/' } = init
   const { limits } = components
   const codec = createEtcdCodec({ prefix, revisionBase })
@@ -109,6 +119,7 @@ export function openEtcdStore(init: EtcdStoreInit, components: StoreComponents):
     renewLease: lease => guarded(() => leases.renew(lease)),
     revokeLease: lease => guarded(() => leases.revoke(lease)),
     revision: () => guarded(async () => codec.told(await readRevision(connection))),
+    followed: () => guarded(() => feed.synchronize()),
     close() {
       closing ??= order.idle().then(() => feed.close(storeUnavailable('it was closed', '')))
       return closing

@@ -15,6 +15,8 @@ export interface Staleness {
 
 /** A store that still answers reads when it can't be reached. */
 export interface MirroredStore extends Store {
+  /** Up to which revision the mirror is; undefined while there is none. */
+  mirrorRevision(): number | undefined
   /** Undefined while answers are the newest. */
   staleSince(): Staleness | undefined
   /** Calls back when answers become old, and when they are the newest again. @returns to end it */
@@ -115,6 +117,7 @@ export function createMirroredStore(store: Store, components: StoreComponents): 
       closing.abort()
       return store.close()
     },
+    mirrorRevision: () => mirror?.revision,
     staleSince,
     onStale(listener) {
       listeners.add(listener)

@@ -3,9 +3,13 @@ import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { systemClock } from '../../base/clock.ts'
 import { isFailure } from '../../base/errors.ts'
+import { defaultLimits } from '../../base/limits.ts'
+import { silentLog } from '../../base/log.ts'
+import { systemRandom } from '../../base/random.ts'
 import { createEtcdAdmin, type EtcdAdmin } from '../../cluster/etcd/admin.ts'
-import type { EtcdConnection } from '../../cluster/etcd/connection.ts'
+import { createEtcdConnection, type EtcdConnection } from '../../cluster/etcd/connection.ts'
 import { startTestEtcd, type TestEtcd } from '../support/etcd.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
 
@@ -37,7 +41,50 @@ async function insist(code: string, work: () => Promise<unknown>): Promise<void>
   }
 }
 
+const quickly = { repeatable: true, timeoutMs: 1_000 }
+
 const first = (): string => etcd.endpoints[0] ?? ''
+
+describe('a connection to etcd', () => {
+  it('is refused by us when the member shows another address or CA, and says so', async () => {
+    const other = await startTestEtcd()
+    const components = {
+      clock: systemClock,
+      random: systemRandom,
+      log: silentLog,
+      limits: defaultLimits,
+    }
+    try {
+      const attempts = [
+        { endpoint: first().replace('127.0.0.1', 'localhost'), tls: etcd.tls, says: /altnames/ },
+        { endpoint: first(), tls: other.tls, says: /certificate/ },
+      ]
+      for (const { endpoint, tls, says } of attempts) {
+        const wrong = await createEtcdConnection({ endpoints: [endpoint], tls }, components)
+        const asking = wrong.call('Cluster.MemberList', { linearizable: true }, quickly)
+        await expect(asking).rejects.toMatchObject({ code: 'unavailable' })
+        expect(wrong.availability().lastError).toMatch(says)
+        wrong.close()
+      }
+    } finally {
+      await other.stop()
+    }
+  })
+
+  it('is refused by etcd without a certificate of its CA', async () => {
+    const plain = first().replace('https:', 'http:')
+    const components = {
+      clock: systemClock,
+      random: systemRandom,
+      log: silentLog,
+      limits: defaultLimits,
+    }
+    const nobody = await createEtcdConnection({ endpoints: [plain] }, components)
+    const asking = nobody.call('Cluster.MemberList', { linearizable: true }, quickly)
+    await expect(asking).rejects.toMatchObject({ code: 'unavailable' })
+    nobody.close()
+  })
+})
 
 describe('commands to etcd', () => {
   it('add a learner, promote it when it is in sync, let it lead and remove it', async () => {

@@ -8,6 +8,7 @@ import { createEtcdAdmin, type EtcdAdmin } from '../../cluster/etcd/admin.ts'
 import type { EtcdConnection } from '../../cluster/etcd/connection.ts'
 import { collect } from '../../cluster/store/compliance-tools.ts'
 import { openEtcdStore } from '../../cluster/store/etcd.ts'
+import { createMirroredStore } from '../../cluster/store/mirrored.ts'
 import type { Store, WatchBatch } from '../../cluster/store/store.ts'
 import { startTestEtcdCluster, type TestEtcd, type TestEtcdMember } from '../support/etcd.ts'
 
@@ -199,6 +200,11 @@ describe('the store on three members of etcd', () => {
   it('says within its bounds that etcd is away, since when, and when it is back', async () => {
     const told: boolean[] = []
     ending.push(connection.onAvailability(({ available }) => told.push(available)))
+    const inner = openEtcdStore({ connection, revisionBase }, components)
+    const mirrored = createMirroredStore(inner, components)
+    ending.push(() => mirrored.close())
+    const { entries, revision } = await mirrored.list('kill')
+    await until('there is a mirror', () => (mirrored.mirrorRevision() ?? 0) >= revision)
     const [first, second] = etcd.members
     await Promise.all([first?.kill(), second?.kill()])
     const beganMs = performance.now()
@@ -206,7 +212,9 @@ describe('the store on three members of etcd', () => {
     await Promise.all([
       expect(write).rejects.toMatchObject({ code: 'unavailable' }),
       expect(store.get('away')).rejects.toMatchObject({ code: 'unavailable' }),
+      expect(mirrored.list('kill')).resolves.toMatchObject({ entries, more: false }),
     ])
+    expect(mirrored.staleSince()?.revision).toBe(mirrored.mirrorRevision())
     expect(performance.now() - beganMs).toBeLessThan(7_500)
     expect(connection.availability()).toMatchObject({ available: false })
     expect(connection.availability().lastError).toBeTruthy()
@@ -218,6 +226,8 @@ describe('the store on three members of etcd', () => {
       ),
     )
     expect([told[0], told.at(-1)]).toEqual([false, true])
+    await mirrored.revision()
+    expect(mirrored.staleSince()).toBeUndefined()
   })
 
   it('ends watches that slept through a compaction, and watches anew', async () => {
