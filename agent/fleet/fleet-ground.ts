@@ -95,7 +95,7 @@ export async function openFleetGround(
       intervalMs: snapshotMs,
       keptMost: snapshotsKept,
       scryptCost: snapshotCost,
-      isVoter: () => voters.isVoter(fleet.identity.name),
+      isVoter: () => voters.isVoter(fleet.identity.name) ?? false,
     },
     { ...components, store: freshStore },
   )

@@ -1,5 +1,6 @@
 import type { Clock } from '../../base/clock.ts'
 import { sleep } from '../../base/clock.ts'
+import { failure } from '../../base/errors.ts'
 import type { Limits } from '../../base/limits.ts'
 import { type Log, messageOf } from '../../base/log.ts'
 import type { Registry } from '../../base/metrics.ts'
@@ -85,8 +86,9 @@ export function joinNetwork(init: NetworkInit, components: NetworkComponents): N
         for (const listener of removedListeners) listener()
       }),
     )
-    const { members } = membership
+    const { members, authorities } = membership
     undo.add(() => membership?.stop())
+    undo.add(init.voters.onChange(() => authorities.refresh()))
     const discovery = await startDiscovery(
       {
         address: init.address.host,
@@ -179,7 +181,16 @@ function membershipComponents(
   return {
     ...components,
     folder: fleet,
-    isVoter: async (name: string) => voters.isVoter(name),
+    async isVoter(name: string) {
+      const known = voters.isVoter(name)
+      if (known !== undefined) return known
+      // A guess would make a host drop the authorities' keys.
+      throw failure('unavailable', {
+        what: 'the list of voters',
+        detail: 'no member of etcd has told it yet',
+        advice: 'It is tried again',
+      })
+    },
     etcdEndpoints: () => voters.endpoints(),
     async onTls(change: TlsChange) {
       // etcd reads its certificate anew with each connection; its authorities only when it starts.

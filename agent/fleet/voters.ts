@@ -23,8 +23,11 @@ export interface VotersComponents {
 /** etcd's members as they were last told, and the one of this host kept running. */
 export interface Voters {
   list(): readonly EtcdMember[]
-  /** Whether a host has a member of etcd, one that is still learning included. */
-  isVoter(host: string): boolean
+  /**
+   * Whether a host has a member of etcd, one that is still learning included; undefined while
+   * nobody has told.
+   */
+  isVoter(host: string): boolean | undefined
   /** Client URLs of all members, this host's own first, because it is the nearest. */
   endpoints(): string[]
   onChange(listener: () => void): () => void
@@ -40,22 +43,27 @@ export function followVoters(init: VotersInit, components: VotersComponents): Vo
   let members: readonly EtcdMember[] = []
   let known = [...fleet.known().etcdEndpoints]
 
+  const tell = (): void => {
+    for (const listener of [...listeners]) listener()
+  }
   const endpoints = (): string[] => {
     const own = etcd.clientUrl
     return [...known].sort((one, other) => Number(other === own) - Number(one === own))
   }
   const onMembers = (listed: readonly EtcdMember[]): void => {
+    const before = members
     members = listed
     // A learner answers nobody but those who ask for itself.
     const voting = listed.filter(({ isLearner }) => !isLearner)
     const next = voting.flatMap(({ clientUrls }) => clientUrls).sort()
+    if (before.map(({ id }) => id).join() !== listed.map(({ id }) => id).join()) tell()
     if (next.length === 0 || next.join(' ') === [...known].sort().join(' ')) return
     known = next
     etcd.connection.setEndpoints(endpoints())
     fleet
       .remember({ etcdEndpoints: next })
       .catch(error => log.warn({ error: messageOf(error) }, 'the fleet folder was not written'))
-    for (const listener of [...listeners]) listener()
+    tell()
   }
   etcd.connection.setEndpoints(endpoints())
   const supervisor = startEtcdSupervisor(
@@ -71,6 +79,7 @@ export function followVoters(init: VotersInit, components: VotersComponents): Vo
   return {
     list: () => members,
     isVoter(host) {
+      if (members.length === 0) return undefined
       const member = fleet.known().members.find(({ name }) => name === host)
       return members.some(
         ({ name, peerUrls }) => name === host || peerUrls.some(url => isAt(url, member?.address)),
