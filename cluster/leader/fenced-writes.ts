@@ -6,7 +6,7 @@ import type { Compare, Entry, Operation, Store, TransactionResult } from '../sto
 import type { Term } from './leadership.ts'
 import type { FleetView } from './view.ts'
 
-/** Writes that belong together, and what must hold for them; it compares each key that it writes. */
+/** Writes that belong together, and what must hold for them: each key written is compared. */
 export interface Part {
   compare: readonly Compare[]
   operations: readonly ({ put: string; value: object } | { delete: string })[]

@@ -178,7 +178,7 @@ describe('a host that is lost', () => {
   })
 })
 
-test('a restored fleet decides nothing until every host has reported or was forgotten', async () => {
+test('a restored fleet decides nothing until all of its hosts have reported', async () => {
   const bench = await leaderBench()
   for (const name of ['h1', 'h2']) await bench.member(name)
   const value = { fleetId: 'f', era: 2, recoveringSince: 'x' }

@@ -1,6 +1,6 @@
 import type { Entry } from '../store/store.ts'
 
-/** What is known of some keys, from lists and watches, and from our own transactions before these. */
+/** What is known of some keys: from lists, watches, and from transactions before these. */
 export interface KnownEntries {
   get(key: string): Entry | undefined
   all(): Iterable<Entry>
