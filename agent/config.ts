@@ -77,6 +77,18 @@ export const configSchema = Type.Object(
     taints: Type.Optional(
       Type.Array(taintSchema, { maxItems: 64, description: 'What keeps machines off this host.' }),
     ),
+    macosGuests: Type.Optional(
+      Type.Integer({
+        minimum: 0,
+        maximum: 64,
+        description: 'The most macOS guests at a time (2); Apple allows two on one Mac.',
+      }),
+    ),
+    placement: Type.Enum(['balance', 'pack'], {
+      default: 'balance',
+      description:
+        'The emptiest host first, or the fullest that fits. The leader goes by its own: say it alike on all hosts.',
+    }),
     fleet: fleetSchema,
     machineIdFile: Type.String({
       default: '/etc/machine-id',

@@ -21,6 +21,7 @@ import { makeWay, startBallast } from './ballast.ts'
 import { allocatableOf, capacityOf, createReservations } from './capacity.ts'
 import type { Config } from './config.ts'
 import { openGround } from './fleet/open-ground.ts'
+import { policyOf } from './fleet/policy.ts'
 import type { Transitions } from './fleet/transitions.ts'
 import { followFirewall } from './guest-firewall.ts'
 import { inspectGuestHost } from './guest-host.ts'
@@ -138,7 +139,7 @@ async function startParts(
   undo.add(followFirewall(config, host, components))
   ground.tellFacts(() => ownFacts(shared))
   const leader = startLeader(
-    { host: host.name, timing, fenced, beside: ground.lead },
+    { host: host.name, timing, fenced, policy: policyOf(config), beside: ground.lead },
     {
       ...{ ...components, facts, events, store: freshStore },
       objects: createObjects({}, { store: freshStore, clock, random }),

@@ -93,18 +93,21 @@ export async function startHostController(
 async function ensureHost(objects: Objects, name: string, config: Config): Promise<void> {
   const { rack } = config.fleet
   const labels = { ...(rack !== undefined && { rack }), ...config.labels }
-  const taints = config.taints === undefined ? {} : { taints: config.taints }
+  const given = {
+    ...(config.taints !== undefined && { taints: config.taints }),
+    ...(config.macosGuests !== undefined && { macosGuests: config.macosGuests }),
+  }
   const current = await objects.find(hostKind, { name })
   if (current === undefined) {
     const metadata = { name, labels }
-    const spec = { schedulable: true, ...taints }
+    const spec = { schedulable: true, ...given }
     await objects.create(hostKind, { apiVersion: 'macfleet.dev/v1', kind: 'Host', metadata, spec })
     return
   }
   await objects.change(hostKind, { name }, host => ({
     ...host,
     metadata: { ...host.metadata, labels: { ...host.metadata.labels, ...labels } },
-    spec: { ...host.spec, ...taints },
+    spec: { ...host.spec, ...given },
   }))
 }
 

@@ -43,6 +43,13 @@ export const hostSchema = Type.Object(
           }),
         ),
         taints: Type.Optional(Type.Array(taintSchema, { maxItems: 64 })),
+        macosGuests: Type.Optional(
+          Type.Integer({
+            minimum: 0,
+            maximum: 64,
+            description: 'The most macOS guests at a time; 2 when left out. Others do not count.',
+          }),
+        ),
       },
       { ...strict, description: "What the host may be used for. The operator's." },
     ),

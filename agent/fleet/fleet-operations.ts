@@ -24,6 +24,7 @@ import { explainOperation } from './explain-operation.ts'
 import { fleetStatus } from './fleet-status.ts'
 import { leaveFleet } from './leave-fleet.ts'
 import type { Network } from './network.ts'
+import { policyOf } from './policy.ts'
 import type { Transitions } from './transitions.ts'
 import type { Voters } from './voters.ts'
 
@@ -125,7 +126,7 @@ export function fleetOperations(
     },
     restore: refuse,
     explain: explainOperation(
-      { fenced: true },
+      { fenced: true, policy: policyOf(init.config) },
       {
         ...components,
         store: components.store,

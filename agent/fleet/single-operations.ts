@@ -20,6 +20,7 @@ import { ownAddress } from './address.ts'
 import { becomeFleet } from './become-fleet.ts'
 import { explainOperation } from './explain-operation.ts'
 import { joinWork } from './join-work.ts'
+import { policyOf } from './policy.ts'
 import { restoreFleet } from './restore-fleet.ts'
 import type { Transitions } from './transitions.ts'
 
@@ -98,7 +99,10 @@ export function singleOperations(
         throw error
       }
     },
-    explain: explainOperation({ fenced: false }, { store, clock, facts: noFacts }),
+    explain: explainOperation(
+      { fenced: false, policy: policyOf(config) },
+      { store, clock, facts: noFacts },
+    ),
   }
 }
 

@@ -38,7 +38,7 @@ export function hostViewOf(
     ready: leased && findCondition(status.conditions, 'Ready')?.status === 'True',
     allocatable: status.allocatable,
     arch,
-    macosGuestsMost,
+    macosGuestsMost: host.spec.macosGuests ?? macosGuestsMost,
     mayHoldImage: digest => held.has(digest) || facts.of(name)?.mayHoldImage(digest) === true,
   }
 }
