@@ -133,7 +133,7 @@ export function startEtcdSupervisor(
         if (step.kind !== 'retire' || rejections >= rejectionsLeast) await perform(step)
         return { againMs: init.intervalMs }
       },
-      backoff: { firstMs: 500, mostMs: 10_000 },
+      backoff: { firstMs: 500, mostMs: 3_000 },
     },
     components,
   )

@@ -123,7 +123,7 @@ export function startEtcdPlanner(
         await maintain(health, components)
         return { againMs: init.intervalMs }
       },
-      backoff: { firstMs: 500, mostMs: 10_000 },
+      backoff: { firstMs: 500, mostMs: 3_000 },
     },
     components,
   )

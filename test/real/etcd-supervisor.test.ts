@@ -43,12 +43,12 @@ test('voters come to be, come back, and are replaced', async () => {
         cordoned: false,
       })),
   })
-  await within(20, 'three voters', async () => (await voters(admin)) === 'h0,h1,h2')
+  await within(40, 'three voters', async () => (await voters(admin)) === 'h0,h1,h2')
 
   const before = await second.running()
   const memberBefore = await idOf(admin, 'h1')
   await second.killEtcd()
-  await within(10, 'the killed member is back', async () => {
+  await within(20, 'the killed member is back', async () => {
     const now = await second.running()
     return now !== undefined && now.pid !== before?.pid && (await voters(admin)) === 'h0,h1,h2'
   })
@@ -57,52 +57,43 @@ test('voters come to be, come back, and are replaced', async () => {
   // Under a process that runs: the worst moment, because it goes on and seems well.
   const lost = await idOf(admin, 'h2')
   rmSync(dirname(third.folder.data), { recursive: true })
-  await within(20, 'another member in its place', async () => {
+  await within(40, 'another member in its place', async () => {
     return (await voters(admin)) === 'h0,h1,h2' && (await idOf(admin, 'h2')) !== lost
   })
 
   await second.powerOff()
   dead = new Set(['h1'])
   await fourth.startDaemon()
-  await within(20, 'another host in its place', async () => {
+  await within(40, 'another host in its place', async () => {
     return (await voters(admin)) === 'h0,h2,h3'
   })
   await second.powerOn()
-  await within(10, 'its data is set aside', async () => !(await second.folder.hasData()))
-  await within(5, 'and nothing runs', async () => (await second.running()) === undefined)
+  await within(20, 'its data is set aside', async () => !(await second.folder.hasData()))
+  await within(20, 'and nothing runs', async () => (await second.running()) === undefined)
 
   await Promise.all(hosts.map(host => host.powerOff()))
   await Promise.all(hosts.map(host => host.powerOn()))
-  await within(15, 'all come back', async () => (await voters(admin)) === 'h0,h2,h3')
+  await within(40, 'all come back', async () => (await voters(admin)) === 'h0,h2,h3')
 
   const running = await first.running()
   await first.stopDaemon()
   await first.startDaemon()
-  await within(5, 'the new daemon has looked', () => first.looks() > 1)
+  await within(20, 'the new daemon has looked', () => first.looks() > 1)
   expect(await first.running()).toEqual(running)
   expect(running && isAlive(running)).toBe(true)
 
   // Another CA in the same file: etcd reads it when it starts, so all are started anew, in turn.
   const voting = [first, third, fourth]
-  const pids = async () => Promise.all(voting.map(async host => (await host.running())?.pid))
-  const pidsBefore = await pids()
+  const identities = () => Promise.all(voting.map(host => host.running()))
+  const old = await identities()
   for (const { tls } of voting) appendFileSync(tls.ca, readFileSync(tls.ca))
-  let silentMost = 0
-  await within(15, 'all run with the new CA', async () => {
-    const silent = await Promise.all(
-      voting.map(({ clientUrl }) =>
-        admin.status(clientUrl).then(
-          () => 0,
-          () => 1,
-        ),
-      ),
-    )
-    silentMost = Math.max(silentMost, sum(silent))
-    const now = await pids()
-    const areNew = now.every((pid, index) => pid !== undefined && pid !== pidsBefore[index])
+  await within(40, 'all run with the new CA', async () => {
+    const now = await identities()
+    const areNew = now.every((one, index) => one !== undefined && one.pid !== old[index]?.pid)
     return areNew && (await voters(admin)) === 'h0,h2,h3'
   })
-  expect(silentMost).toBeLessThanOrEqual(1)
+  const starts = (await identities()).map(one => one?.startTicks ?? 0).sort((a, b) => a - b)
+  const [one = 0, two = 0, three = 0] = starts
+  // Hundredths of a second, half of what the hosts of this test wait for each other.
+  expect(Math.min(two - one, three - two)).toBeGreaterThan(100)
 })
-
-const sum = (numbers: readonly number[]): number => numbers.reduce((one, other) => one + other, 0)

@@ -101,7 +101,7 @@ export async function makeEtcdHosts(
           timing: { voterDeadMs: 1500, learnerDeadMs: 10_000, evenMostMs: 20_000 },
           intervalMs: 200,
           shunMs: 60_000,
-          statusTimeoutMs: 1000,
+          statusTimeoutMs: 3000,
           hosts: () =>
             hosts.map(({ name, peerUrl }) => ({ name, peerUrl, alive: true, cordoned: false })),
           ...init,
@@ -176,7 +176,7 @@ async function makeHost(made: HostInit): Promise<EtcdHost> {
       const connection = await host.connect(endpoints)
       const ownClient = client()
       const supervisor = startEtcdSupervisor(
-        { name, ...urls, onMembers, intervalMs: 200, restartSlotMs: 1000 },
+        { name, ...urls, onMembers, intervalMs: 200, restartSlotMs: 2000 },
         partsOf(connection, ownClient),
       )
       stop = async () => {
