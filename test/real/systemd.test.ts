@@ -53,6 +53,8 @@ describe.skipIf(process.getuid?.() !== 0)('a host that systemd runs', () => {
     await run(`systemd-sysusers && systemd-tmpfiles --create
       mkdir -p /etc/systemd/system/macfleetd.service.d
       printf '[Service]\\nWatchdogSec=6s\\n' >/etc/systemd/system/macfleetd.service.d/test.conf
+      mkdir -p /etc/macfleet
+      printf 'fleet: { address: 127.0.0.1 }\\n' >/etc/macfleet/macfleetd.yaml
       systemctl daemon-reload
       systemctl enable --quiet macfleet-guardian macfleetd`)
   }, 240_000)
@@ -121,6 +123,25 @@ describe.skipIf(process.getuid?.() !== 0)('a host that systemd runs', () => {
     await run('systemctl restart macfleetd')
     expect(await run('macfleet version')).toMatch(/server\s+99\.0\.0/)
     expect(await phase()).toBe('Running')
+    expect(await survivors()).toEqual(before)
+  })
+
+  test('becomes a fleet with etcd under the guardian, and its guest does not notice', async () => {
+    const [before, daemon] = [await survivors(), await pidOf('macfleetd')]
+    await run('macfleet cluster init')
+    expect(await run('macfleet cluster status')).toContain('led by')
+    expect(await survivors()).toEqual(before)
+    expect(await pidOf('macfleetd')).toBe(daemon)
+    const etcd = await run('pgrep -x etcd')
+    expect(Number(await run(`ps -o ppid= ${etcd}`))).toBe(await pidOf('macfleet-guardian'))
+    expect(await run(`grep -E 'CapEff|NoNewPrivs' /proc/${etcd}/status`)).toMatch(
+      /NoNewPrivs:\s+1\nCapEff:\s+0+$|CapEff:\s+0+\nNoNewPrivs:\s+1$/,
+    )
+    await run('systemctl restart macfleetd')
+    await until('the leader leads again', async () =>
+      (await run('macfleet cluster status')).includes('led by'),
+    )
+    expect(await run('pgrep -x etcd')).toBe(etcd)
     expect(await survivors()).toEqual(before)
   })
 
