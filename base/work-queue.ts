@@ -37,6 +37,8 @@ export interface WorkQueue {
 }
 
 interface Lane {
+  /** Also while the handler's first lines run, in which it may add its own key. */
+  busy: boolean
   running?: Promise<void>
   again: boolean
   failures: number
@@ -53,11 +55,12 @@ export function createWorkQueue(init: WorkQueueInit, components: WorkQueueCompon
     lane.timer?.cancel()
     lane.timer = undefined
     if (stopped) return
-    if (lane.running !== undefined) {
+    if (lane.busy) {
       lane.again = true
       return
     }
     lane.again = false
+    lane.busy = true
     lane.running = runLane(key, lane)
   }
 
@@ -71,6 +74,7 @@ export function createWorkQueue(init: WorkQueueInit, components: WorkQueueCompon
       waitMs = backoffMs(init.backoff, lane.failures)
       log.warn({ key, failures: lane.failures, error: messageOf(error) }, 'work failed, will retry')
     }
+    lane.busy = false
     lane.running = undefined
     if (stopped) return
     if (lane.again) wake(key, lane)
@@ -81,7 +85,7 @@ export function createWorkQueue(init: WorkQueueInit, components: WorkQueueCompon
   return {
     add(key) {
       if (stopped) return
-      const lane = lanes.get(key) ?? { again: false, failures: 0 }
+      const lane = lanes.get(key) ?? { busy: false, again: false, failures: 0 }
       lanes.set(key, lane)
       wake(key, lane)
     },
