@@ -16,6 +16,8 @@ export interface FenceWatchInit {
   timing: Timing
   /** Called with everything that the guardian answers to a heartbeat. */
   onAnswer(answer: HeartbeatAnswer): void
+  /** Kills a guest; by default its process. @returns whether there was something to kill */
+  kill?(guest: FencedGuest): boolean
 }
 
 /** What watching needs. */
@@ -63,10 +65,14 @@ export function startFenceWatch(
     }
   }
 
-  const kill = ({ name, identity }: FencedGuest): void => {
+  const killProcess = ({ name, identity }: FencedGuest): boolean => {
     const found = identity === undefined ? findMarked(markOf(init.dataFolder, name)) : [identity]
-    const killed = found.filter(process => signalProcess(process, 'SIGKILL'))
-    if (killed.length === 0 || told.has(name)) return
+    return found.filter(process => signalProcess(process, 'SIGKILL')).length > 0
+  }
+  const kill = (guest: FencedGuest): void => {
+    const { name } = guest
+    const killed = (init.kill ?? killProcess)(guest)
+    if (!killed || told.has(name)) return
     told.add(name)
     log.error({ name }, 'the guardian is silent and the deadline has passed: a guest is killed')
   }

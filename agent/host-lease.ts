@@ -8,12 +8,12 @@ import { hostLeaseKey, hostLifeKey } from '../cluster/fleet/keys.ts'
 import type { HostLease } from '../cluster/fleet/member.ts'
 import type { Timing } from '../cluster/fleet/timing.ts'
 import type { Store } from '../cluster/store/store.ts'
-import { startFenceWatch } from './fence-watch.ts'
+import { type FenceWatchInit, startFenceWatch } from './fence-watch.ts'
 import type { Guardian } from './guardian/client.ts'
 import type { GuestClaim, HeartbeatAnswer, LeaseParameters } from './guardian/protocol.ts'
 
 /** Whose lease it is, and how the guardian reaches etcd. */
-export interface HostLeaseInit extends HostLease {
+export interface HostLeaseInit extends HostLease, Pick<FenceWatchInit, 'kill'> {
   host: string
   /** The guardian's data folder. */
   dataFolder: string

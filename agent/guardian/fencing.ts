@@ -11,6 +11,8 @@ import type { GuestClaim, LeaseParameters } from './protocol.ts'
 export interface FencingInit {
   /** Kills the process of that name, if it runs already. Called again until it has ended. */
   kill(name: string): void
+  /** Makes what renews a lease; by default over HTTPS, which is loaded when it is needed. */
+  renewer?(lease: LeaseParameters): Renewer
 }
 
 /** What fencing needs. */
@@ -99,10 +101,10 @@ export function createFencing(init: FencingInit, components: FencingComponents):
 
   return {
     async hold(lease) {
-      const { createRenewer } = await import('./lease-renewal.ts')
+      const makeRenewer = init.renewer ?? (await loadRenewer(components))
       let next: Renewer
       try {
-        next = createRenewer(lease, components)
+        next = makeRenewer(lease)
       } catch (error) {
         throw failure('guardianRefused', { method: 'lease', detail: messageOf(error) })
       }
@@ -141,4 +143,11 @@ export function createFencing(init: FencingInit, components: FencingComponents):
       renewer?.close()
     },
   }
+}
+
+async function loadRenewer(
+  components: FencingComponents,
+): Promise<(lease: LeaseParameters) => Renewer> {
+  const { createRenewer } = await import('./lease-renewal.ts')
+  return lease => createRenewer(lease, components)
 }
