@@ -1,7 +1,9 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { parseArgs } from 'node:util'
 import { checkout, findLocalHost, startLocalHost, stopLocalHost } from './local-host.ts'
+import { showFleet, stopFleets } from './quickstart-fleet.ts'
 
 /** Elsewhere only for tests, which must not meet somebody's own. */
 const folder = process.env['MACFLEET_QUICKSTART_DIR'] ?? join(checkout, '.macfleet')
@@ -62,6 +64,7 @@ function farewell(): string {
     line(`bin/macfleet ssh ${machine}`, 'a shell in it'),
     line(`bin/macfleet console ${machine}`, 'its serial console (leave with Ctrl-])'),
     line('bin/macfleet run micro --wait', 'another one'),
+    line('script/quickstart --hosts 3', 'a fleet, and how it loses a host (needs root)'),
     line('script/quickstart --stop', 'ends the machines and the daemon'),
     '',
   ].join('\n')
@@ -89,16 +92,49 @@ async function stop(): Promise<void> {
     }
   }
   if (existsSync(folder)) await stopLocalHost(folder)
+  await stopFleets(folder)
   say('nothing of it runs any more')
 }
 
-const [flag, ...rest] = process.argv.slice(2)
-if (rest.length > 0 || (flag !== undefined && flag !== '--stop')) {
-  process.stderr.write('usage: script/quickstart [--stop]\n')
+interface Options {
+  hosts?: number
+  keep: boolean
+  stop: boolean
+}
+
+/** @returns undefined when the command line can't be understood */
+function readOptions(): Options | undefined {
+  try {
+    const { values } = parseArgs({
+      options: {
+        hosts: { type: 'string' },
+        keep: { type: 'boolean', default: false },
+        stop: { type: 'boolean', default: false },
+      },
+    })
+    const { keep, stop } = values
+    if (values.hosts === undefined) return keep ? undefined : { keep, stop }
+    // Two hosts are left with no majority when one is lost.
+    const hosts = /^\d{1,2}$/.test(values.hosts) ? Number(values.hosts) : 0
+    return hosts < 3 || stop ? undefined : { hosts, keep, stop }
+  } catch {
+    return undefined
+  }
+}
+
+async function run({ hosts, keep, stop: isStop }: Options): Promise<number> {
+  if (hosts !== undefined) return await showFleet({ hosts, keep, folder })
+  await (isStop ? stop() : start())
+  return 0
+}
+
+const options = readOptions()
+if (options === undefined) {
+  process.stderr.write('usage: script/quickstart [--hosts N [--keep] | --stop], N from 3 on\n')
   process.exit(2)
 }
 try {
-  await (flag === '--stop' ? stop() : start())
+  process.exit(await run(options))
 } catch (error) {
   process.stderr.write(`error: ${error instanceof Error ? error.message : error}\n`)
   process.exit(1)

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir, totalmem } from 'node:os'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { sleep, systemClock } from '../../base/clock.ts'
 import { runCommand } from '../../base/command.ts'
@@ -12,21 +12,13 @@ import { formFleet } from './form.ts'
 import { networksNow } from './network.ts'
 import { type DevOptions, parseDevOptions } from './options.ts'
 import { readProcess } from './processes.ts'
+import { devSettings } from './settings.ts'
 
 const components = { run: runCommand, clock: systemClock, random: systemRandom }
 const lookMs = 500
 const stopMs = 30_000
-/** Of this machine's memory, never offered by any host. */
-const reserveBytes = 1024 * 1024 * 1024
 
 const say = (line: string): void => void process.stderr.write(`==> ${line}\n`)
-
-/** Every host believes that it has this machine to itself: give each its share of the memory. */
-function memoryReserve(hosts: number): string {
-  const total = totalmem()
-  const share = Math.max(0, total - reserveBytes) / hosts
-  return `${Math.ceil((total - share) / 1024 / 1024)}Mi`
-}
 
 function farewell(fleet: DevFleet, { separate }: DevOptions): string {
   const rows = fleet.hosts.map(host => [host.name, host.rack, host.address, host.socket])
@@ -47,8 +39,7 @@ async function runFleet(options: DevOptions): Promise<void> {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(signal, () => stopping.abort())
   }
-  const memory = memoryReserve(options.hosts)
-  const settings = { memoryReserve: memory, cpuOvercommit: 16 }
+  const settings = devSettings(options.hosts)
   const fleet = await createDevFleet({ ...options, settings }, components)
   const stopped = new Promise<void>(resolve => {
     stopping.signal.addEventListener('abort', () => resolve())
