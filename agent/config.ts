@@ -154,13 +154,14 @@ const flags = {
   'log-level': { type: 'string' },
   guardian: { type: 'string' },
   'repair-store': { type: 'boolean' },
+  adopt: { type: 'boolean' },
   help: { type: 'boolean', short: 'h' },
   version: { type: 'boolean' },
 } as const
 
 /** What `macfleetd` was asked to do. */
 export interface Invocation {
-  action: 'serve' | 'repair-store' | 'help' | 'version'
+  action: 'serve' | 'repair-store' | 'adopt' | 'help' | 'version'
   config: Config
 }
 
@@ -188,6 +189,7 @@ export function readInvocation(commandLine: readonly string[]): Invocation {
   const config = completeConfig(settings, path)
   if (values.help) return { action: 'help', config }
   if (values.version) return { action: 'version', config }
+  if (values.adopt) return { action: 'adopt', config }
   return { action: values['repair-store'] ? 'repair-store' : 'serve', config }
 }
 
@@ -236,6 +238,8 @@ export const usage = `macfleetd: the macfleet daemon
             [--host-name NAME] [--accelerator auto|kvm|tcg]
             [--log-level debug|info|warn|error|silent] [--guardian own|systemd]
   macfleetd --repair-store     mends a damaged store, after copying it aside
+  macfleetd --adopt            takes over a data folder that was made on another machine,
+                               which must never run it again
   macfleetd guardian ...       the guardian; started by the daemon or by systemd
 
 Settings are read from ${defaultConfigPath} when it is there; flags win.

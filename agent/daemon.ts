@@ -20,6 +20,7 @@ import { type AccessKey, loadAccessKey } from './access-key.ts'
 import { makeWay, startBallast } from './ballast.ts'
 import { allocatableOf, capacityOf, createReservations } from './capacity.ts'
 import type { Config } from './config.ts'
+import { joiningGuard } from './fleet/joining-guard.ts'
 import { openGround } from './fleet/open-ground.ts'
 import { policyOf } from './fleet/policy.ts'
 import type { Transitions } from './fleet/transitions.ts'
@@ -72,16 +73,17 @@ export async function startDaemon(config: Config, components: DaemonComponents):
 }
 
 async function startParts(
-  config: Config,
+  settings: Config,
   components: DaemonComponents,
   undo: Undo,
 ): Promise<Daemon> {
   const { clock, random, log, limits, metrics } = components
-  makeFolder(config.dataDir, 0o711)
-  makeFolder(config.runDir, 0o755)
-  const ballastFolder = join(config.dataDir, 'ballast')
+  makeFolder(settings.dataDir, 0o711)
+  makeFolder(settings.runDir, 0o755)
+  const ballastFolder = join(settings.dataDir, 'ballast')
   await makeWay(ballastFolder, components)
-  const ground = await openGround(config, components, undo)
+  const ground = await openGround(settings, components, undo)
+  const config = { ...settings, hostName: ground.host }
   const { store, lease, guardian } = ground
   const diskReserveBytes = quantityValue(config.diskReserve)
   const images = await openImageStore(
@@ -96,7 +98,7 @@ async function startParts(
   )
   undo.add(() => images.close())
   const objects = createObjects(
-    { guards: [imageGuard(images), namespaceGuard] },
+    { guards: [imageGuard(images), namespaceGuard, joiningGuard(components.transitions)] },
     { store, clock, random },
   )
   undo.add(ensureDefaultNamespace({ ...components, objects }))

@@ -66,6 +66,12 @@ async function repairStore(config: Config): Promise<void> {
   process.stdout.write(`${JSON.stringify(report, null, 2)}\n`)
 }
 
+async function adopt(config: Config): Promise<void> {
+  const { adoptDataFolder } = await import('./membership/data-folder.ts')
+  await adoptDataFolder(config)
+  process.stdout.write(`${config.dataDir} belongs to this machine now\n`)
+}
+
 /** Says what went wrong in a line, and ends with 2 when the request itself was wrong. */
 function fail(error: unknown): never {
   process.stderr.write(`error: ${messageOf(error)}\n`)
@@ -77,6 +83,7 @@ try {
   if (action === 'help') process.stdout.write(usage)
   else if (action === 'version') process.stdout.write(`macfleetd ${ownVersion()}\n`)
   else if (action === 'repair-store') await repairStore(config)
+  else if (action === 'adopt') await adopt(config)
   else await serve(config)
 } catch (error) {
   fail(error)

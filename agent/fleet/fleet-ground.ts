@@ -21,6 +21,7 @@ import { ownAddress } from './address.ts'
 import { createEtcdParts } from './etcd-parts.ts'
 import { fleetOperations } from './fleet-operations.ts'
 import type { Ground } from './ground.ts'
+import { leaveFleet } from './leave-fleet.ts'
 import { joinNetwork, type Network } from './network.ts'
 import { plannerHosts } from './planner-hosts.ts'
 import type { SingleGroundComponents } from './single-ground.ts'
@@ -105,7 +106,13 @@ export async function openFleetGround(
     { ...components, store: freshStore },
   )
   undo.add(() => network.stop())
+  network.onRemoved(() => leaveRemoved({ config, fleet }, components))
+  if (identity.host !== config.hostName) {
+    const told = { hostName: config.hostName, name: identity.host }
+    log.warn(told, 'this host keeps the name with which it joined its fleet')
+  }
   return {
+    host: identity.host,
     store,
     freshStore,
     guardian: lease.guardian,
@@ -142,6 +149,18 @@ export async function openFleetGround(
     },
     // Nothing here is mended by a restart.
     checkHealth: async () => {},
+  }
+}
+
+/** The others have put this host out: what runs here is its no more. */
+function leaveRemoved(
+  host: { config: Config; fleet: FleetFolder },
+  components: FleetGroundComponents,
+): void {
+  try {
+    components.transitions.begin(leaveFleet({ ...host, how: 'removed' }, components))
+  } catch (error) {
+    components.log.warn({ error: messageOf(error) }, 'another change is under way')
   }
 }
 

@@ -79,6 +79,17 @@ export function fleetOperations(
     const names = left.slice(0, 5).map(({ namespace, name: one }) => `${namespace}/${one}`)
     throw failure('hostHasMachines', { host: name, count: left.length, names: names.join(', ') })
   }
+  /** Nothing new comes to a host that is leaving. */
+  const cordonAndCheck = async (name: string): Promise<void> => {
+    const setSchedulable = (schedulable: boolean) =>
+      objects.change(hostKind, { name }, host => ({ ...host, spec: { ...host.spec, schedulable } }))
+    const { schedulable } = (await objects.get(hostKind, { name })).spec
+    await setSchedulable(false)
+    await removable(name).catch(async error => {
+      await setSchedulable(schedulable)
+      throw error
+    })
+  }
   const removeHost = async (name: string): Promise<void> => {
     await removable(name)
     await removeMember(store, name)
@@ -90,18 +101,14 @@ export function fleetOperations(
     join: refuse,
     async leave({ force }) {
       const { name } = fleet.identity
-      const others = membership()
-        .members.all()
-        .filter(member => member.name !== name)
+      // As they were last known when nobody can be asked: leaving by force needs nobody.
+      const members = network.membership()?.members.all() ?? fleet.known().members
+      const others = members.filter(member => member.name !== name && member.state === 'Approved')
       if (others.length === 0) throw failure('lastHostOfFleet', { host: name })
+      const how = force ? 'forced' : 'drained'
       if (!force) await removable(name)
-      transitions.begin(
-        leaveFleet(init, components, async () => {
-          if (force) await forgetOwn(name, components)
-          await removeMember(store, name).catch(ignoreMissing)
-          await objects.remove(hostKind, { name }).catch(() => {})
-        }),
-      )
+      const prepare = force ? undefined : () => cordonAndCheck(name)
+      transitions.begin(leaveFleet({ ...init, how, ...(prepare && { prepare }) }, components))
     },
     async createToken({ ttlMs = defaultTokenMs, uses = 1, ...rest }) {
       const { text, record } = await membership().createToken({ ttlMs, uses, ...rest })
@@ -138,15 +145,6 @@ export function fleetOperations(
       },
     ),
   }
-}
-
-async function forgetOwn(name: string, components: FleetOperationsComponents): Promise<void> {
-  const objects = createObjects({}, { ...components, store: components.freshStore })
-  await forgetHost(name, { ...components, store: components.freshStore, objects })
-}
-
-function ignoreMissing(error: unknown): void {
-  if (!(error instanceof Error) || !('code' in error) || error.code !== 'notFound') throw error
 }
 
 function tokenStatus({

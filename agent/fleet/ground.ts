@@ -11,6 +11,8 @@ import type { HeldLease } from '../host-lease.ts'
  * a fleet. All above it is.
  */
 export interface Ground {
+  /** The name of this host; in a fleet that with which it joined, whatever it is configured as. */
+  host: string
   /** While there is no quorum its reads are answered from memory, as they were last. */
   store: Store
   /** What the leader decides upon: it is never old. */

@@ -6,6 +6,7 @@ import { isErrno } from '../../base/files.ts'
 import { type Log, messageOf } from '../../base/log.ts'
 import type { FleetOperations } from '../../interface/api/fleet-operations.ts'
 import type { Config } from '../config.ts'
+import { isSpent } from './spent-token.ts'
 
 /** What joining by itself needs. */
 export interface JoinByFileComponents {
@@ -22,7 +23,7 @@ const retry: BackoffInit = { firstMs: 1_000, mostMs: 60_000 }
  * @returns ends it
  */
 export function joinByFile(
-  config: Pick<Config, 'joinTokenFile'>,
+  config: Pick<Config, 'joinTokenFile' | 'dataDir'>,
   operations: Pick<FleetOperations, 'join'>,
   { clock, log }: JoinByFileComponents,
 ): () => void {
@@ -32,6 +33,10 @@ export function joinByFile(
     for (let tries = 1; !signal.aborted; tries++) {
       const token = await readToken(config.joinTokenFile, log)
       if (token === undefined) return
+      if (await isSpent(token, config)) {
+        log.info({ file: config.joinTokenFile }, 'the join token is that of a fleet that was left')
+        return
+      }
       try {
         await operations.join(token)
       } catch (error) {

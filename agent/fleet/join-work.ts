@@ -14,6 +14,8 @@ import type { TransitionWork } from './transitions.ts'
 export interface JoinWorkInit {
   config: Config
   token: string
+  /** Asked when no machine can come any more; throws why the host may not join. */
+  check(): Promise<void>
 }
 
 /** What joining needs. */
@@ -26,7 +28,7 @@ export interface JoinWorkComponents {
 
 /** Joins while the host still serves as a single one; then its parts start anew as a member's. */
 export function joinWork(
-  { config, token }: JoinWorkInit,
+  { config, token, check }: JoinWorkInit,
   components: JoinWorkComponents,
 ): TransitionWork {
   const address = ownAddress(config)
@@ -35,6 +37,7 @@ export function joinWork(
     kind: 'join',
     message: 'looking for a host of the fleet',
     async prepare(say, signal) {
+      await check()
       const discovery = await startDiscovery({ address: address.host }, components)
       try {
         const init = {

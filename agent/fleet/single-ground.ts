@@ -46,6 +46,7 @@ export async function openSingleGround(
   const operations = singleOperations(config, { ...components, store })
   undo.add(joinByFile(config, operations, components))
   return {
+    host: config.hostName,
     store,
     freshStore: store,
     guardian: lease.guardian,

@@ -39,7 +39,7 @@ export function singleOperations(
   config: Config,
   components: SingleOperationsComponents,
 ): FleetOperations {
-  const { store, clock, transitions, limits } = components
+  const { store, clock, transitions } = components
   const refuse = (what: string) => async (): Promise<never> => {
     throw failure('notInFleet', { what })
   }
@@ -69,8 +69,10 @@ export function singleOperations(
     async join(token) {
       decodeToken(token)
       ownAddress(config)
-      await refuseMachines(config, components)
-      transitions.begin(joinWork({ config, token }, components))
+      // Now, so that the operator is told at once, and again when no more can come.
+      const check = () => refuseMachines(config, components)
+      await check()
+      transitions.begin(joinWork({ config, token, check }, components))
     },
     leave: refuse('leaving'),
     createToken: refuse('a join token'),
@@ -81,28 +83,50 @@ export function singleOperations(
     forgetHost: refuse('forgetting a host'),
     rotateAuthorities: refuse('replacing the authorities'),
     backup: refuse('a backup'),
-    async restore(sealed, passphrase) {
-      ownAddress(config)
-      await refuseMachines(config, components)
-      const path = join(config.dataDir, 'restore')
-      try {
-        await pipeline(sealed, createWriteStream(path, { mode: 0o600 }))
-        const backup = await readBackup(path, passphrase, limits)
-        transitions.begin({
-          kind: 'restore',
-          message: 'restoring a backup',
-          change: say =>
-            restoreFleet(config, backup, components, say).finally(() => rm(path, { force: true })),
-        })
-      } catch (error) {
-        await rm(path, { force: true })
-        throw error
-      }
-    },
+    restore: createRestoring(config, components),
     explain: explainOperation(
       { fenced: false, policy: policyOf(config) },
       { store, clock, facts: noFacts },
     ),
+  }
+}
+
+/** Only one at a time writes what it is sent to the one file that there is for it. */
+function createRestoring(
+  config: Config,
+  components: SingleOperationsComponents,
+): FleetOperations['restore'] {
+  const { transitions, limits } = components
+  const path = join(config.dataDir, 'restore')
+  const drop = () => rm(path, { force: true })
+  let receiving = false
+  return async (sealed, passphrase) => {
+    ownAddress(config)
+    await refuseMachines(config, components)
+    if (receiving || transitions.current()?.state === 'running') {
+      throw failure('transitionRunning', { kind: transitions.current()?.kind ?? 'restore' })
+    }
+    receiving = true
+    try {
+      await pipeline(sealed, createWriteStream(path, { mode: 0o600 }))
+      const backup = await readBackup(path, passphrase, limits)
+      transitions.begin({
+        kind: 'restore',
+        message: 'restoring a backup',
+        async prepare() {
+          await refuseMachines(config, components).catch(async error => {
+            await drop()
+            throw error
+          })
+        },
+        change: say => restoreFleet(config, backup, components, say).finally(drop),
+      })
+    } catch (error) {
+      await drop()
+      throw error
+    } finally {
+      receiving = false
+    }
   }
 }
 
