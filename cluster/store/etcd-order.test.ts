@@ -6,13 +6,17 @@ function scripted() {
   const order = createKeyOrder()
   const begun: string[] = []
   const ends = new Map<string, PromiseWithResolvers<void>>()
-  const run = (name: string, keys: string[] | undefined): Promise<void> => {
+  const run = (name: string, keys?: string[], compared?: string[]): Promise<void> => {
     const end = Promise.withResolvers<void>()
     ends.set(name, end)
-    const running = order.run(keys, () => {
-      begun.push(name)
-      return end.promise
-    })
+    const running = order.run(
+      keys,
+      () => {
+        begun.push(name)
+        return end.promise
+      },
+      compared,
+    )
     return running.catch(() => {})
   }
   const settle = () => new Promise(resolve => setImmediate(resolve))
@@ -44,6 +48,30 @@ describe('the order of writes to etcd', () => {
     await end('apart')
     expect(order.size()).toBe(0)
     await order.idle()
+  })
+
+  it('lets those that compare a key go together, after what writes it and before what will', async () => {
+    const { run, begun, end, order } = scripted()
+    run('write', ['a'])
+    run('compare', ['b'], ['a'])
+    run('compare too', ['c'], ['a'])
+    run('write again', ['a'])
+    run('compare late', ['d'], ['a'])
+    expect(begun).toEqual(['write'])
+    await end('write')
+    expect(begun).toEqual(['write', 'compare', 'compare too'])
+    await end('compare')
+    expect(begun).toHaveLength(3)
+    await end('compare too')
+    expect(begun).toEqual(['write', 'compare', 'compare too', 'write again'])
+    await end('write again')
+    expect(begun.at(-1)).toBe('compare late')
+    run('write last', ['a'])
+    expect(begun.at(-1)).toBe('compare late')
+    await end('compare late')
+    expect(begun.at(-1)).toBe('write last')
+    await end('write last')
+    expect(order.size()).toBe(0)
   })
 
   it('has what may touch any key wait for all, and all for that', async () => {

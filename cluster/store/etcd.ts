@@ -109,7 +109,8 @@ export function openEtcdStore(init: EtcdStoreInit, components: StoreComponents):
         if (order.size() >= limits.storeWritesWaiting) {
           throw failure('tooMany', { limit: limits.storeWritesWaiting, what: 'writes that wait' })
         }
-        return order.run(touchedKeys(prepared), () => commit(prepared))
+        const { written, compared } = touchedKeys(prepared)
+        return order.run(written, () => commit(prepared), compared)
       }),
     watch(under, options) {
       assertPrefix(under, limits)
@@ -152,14 +153,15 @@ async function listWhole(
   }
 }
 
-/** The keys that a transaction looks at or writes; undefined when that can't be told. */
-function touchedKeys({ compare, operations }: PreparedTransaction): string[] | undefined {
-  const keys = new Set(compare.map(({ key }) => key))
+/** What a transaction writes, undefined when that can't be told, and what it only looks at. */
+function touchedKeys({ compare, operations }: PreparedTransaction) {
+  const put = new Set<string>()
   for (const operation of operations) {
-    if (operation.kind === 'deletePrefix') return undefined
-    keys.add(operation.key)
+    if (operation.kind === 'deletePrefix') return { written: undefined, compared: [] }
+    put.add(operation.key)
   }
-  return [...keys]
+  const compared = new Set(compare.map(({ key }) => key).filter(key => !put.has(key)))
+  return { written: [...put], compared: [...compared] }
 }
 
 async function transact(
