@@ -156,6 +156,7 @@ async function startParts(
       version: ownVersion(),
       readiness: { store: () => store.revision(), guardian: () => guardian.hello() },
       fleet: ground.operations,
+      staleSince: ground.staleSince,
       subresources: createSubresources({ machines, imageController, accessKey }, context),
     },
     { ...components, objects, metrics },

@@ -110,3 +110,16 @@ describe('explain', () => {
     expect(await cli.here('get', 'vm', 'dry')).toMatchObject({ code: 4 })
   })
 })
+
+test('what is old is shown with a warning on standard error, once', async () => {
+  const old = await startTestApi({ staleSince: () => '2026-01-02T03:04:05.000Z' })
+  const reader = createTestCommandLine(old.socketPath)
+  try {
+    const { code, stdout, stderr } = await reader.here('get', 'hosts,vms')
+    expect([code, stdout]).toEqual([0, ''])
+    expect(stderr.match(/^warning: The store can't be reached since 2026/gm)).toHaveLength(1)
+  } finally {
+    reader.remove()
+    await old.close()
+  }
+})

@@ -115,6 +115,11 @@ export async function openFleetGround(
     host: identity.host,
     store,
     freshStore,
+    staleSince() {
+      const stale = store.staleSince()
+      const agoMs = clock.monotonicMs() - (stale?.sinceMs ?? 0)
+      return stale && new Date(clock.wallMs() - agoMs).toISOString()
+    },
     guardian: lease.guardian,
     lease,
     timing: defaultTiming,

@@ -17,6 +17,8 @@ export interface Ground {
   store: Store
   /** What the leader decides upon: it is never old. */
   freshStore: Store
+  /** RFC 3339: since when `store` answers from memory; undefined while it does not. */
+  staleSince(): string | undefined
   /** Through which guests are started: it knows of the lease. */
   guardian: Guardian
   lease: HeldLease

@@ -49,6 +49,7 @@ export async function openSingleGround(
     host: config.hostName,
     store,
     freshStore: store,
+    staleSince: () => undefined,
     guardian: lease.guardian,
     lease,
     timing: defaultTiming,

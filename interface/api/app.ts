@@ -13,6 +13,7 @@ import { logRoute } from './log-route.ts'
 import { metricsRoutes } from './metrics.ts'
 import { resourceRoutes } from './resource-routes.ts'
 import { asFailure, failureStatus, type Status } from './status.ts'
+import { warnOfOldReads } from './warning.ts'
 
 const speaksWebSocket = /\/(console|exec)$/
 
@@ -77,6 +78,7 @@ export async function createApp(context: ApiContext): Promise<FastifyInstance> {
       throw failure('badRequest', { detail: 'this path does not speak WebSocket' })
     }
   })
+  warnOfOldReads(app, context)
   addRoutes(app, context)
   await app.ready()
   return app

@@ -19,6 +19,8 @@ export interface ApiInit {
   readiness: Readonly<Record<string, () => Promise<unknown>>>
   subresources: Subresources
   fleet: FleetOperations
+  /** RFC 3339: since when what is read may be old; undefined while it is not. */
+  staleSince(): string | undefined
 }
 
 /** What the API needs. */

@@ -5,6 +5,7 @@ import { pruneUnknown } from '../../resources/prune.ts'
 import type { PathParameters, Query } from './context.ts'
 import { parameter } from './context.ts'
 import { isRecord } from './merge-patch.ts'
+import { addWarnings } from './warning.ts'
 
 /**
  * What becomes of fields that the schema does not have (Kubernetes API concepts, "Field
@@ -70,13 +71,7 @@ function pruned(
   const result = pruneUnknown(kind.schema, value)
   if (validation === 'Warn' && result.unknown.length > 0) {
     const sentences = result.unknown.map(({ field, message }) => `${message}: ${field}`)
-    reply.header('warning', sentences.slice(0, mostWarnings).map(warning))
+    addWarnings(reply, sentences.slice(0, mostWarnings))
   }
   return isRecord(result.value) ? result.value : {}
-}
-
-/** RFC 9110 has dropped the header; Kubernetes' clients print what it says. */
-function warning(sentence: string): string {
-  const text = sentence.replaceAll(/[^ -~]/g, '?').replaceAll(/["\\]/g, "'")
-  return `299 - "${text.slice(0, 300)}"`
 }

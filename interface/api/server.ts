@@ -27,13 +27,10 @@ export async function startApiServer(
   components: ApiComponents,
 ): Promise<ApiServer> {
   const closing = new AbortController()
-  const { version, readiness, subresources, fleet, socketPath: path, socketGroup: group } = init
+  const { socketPath: path, socketGroup: group, ...served } = init
   const app = await createApp({
     ...components,
-    version,
-    readiness,
-    subresources,
-    fleet,
+    ...served,
     closing: closing.signal,
     watches: new Set(),
   })

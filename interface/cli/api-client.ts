@@ -22,6 +22,8 @@ export interface ApiClientComponents {
   clock: Clock
   /** Ends every request when aborted. */
   signal: AbortSignal
+  /** Told what the daemon says beside its answers (`Warning: 299`), each sentence once. */
+  onWarning?(sentence: string): void
 }
 
 /** What a request may carry besides its method and path. */
@@ -54,6 +56,8 @@ export interface ApiClient {
 }
 
 const answerTimeoutMs = 30_000
+/** More warnings of one run are not shown. */
+const warningsMost = 20
 
 /** Appends the query's defined members to a path. */
 export function withQuery(path: string, query: RequestOptions['query']): string {
@@ -68,8 +72,9 @@ export function withQuery(path: string, query: RequestOptions['query']): string 
 /** Makes the client of one daemon; nothing is sent until a request is. */
 export function createApiClient(init: ApiClientInit, components: ApiClientComponents): ApiClient {
   const agent = new Agent({ keepAlive: true, maxSockets: 8 })
+  const onWarnings = tellOnce(components.onWarning)
   const send = (method: string, path: string, options: RequestOptions, content?: Readable) =>
-    sendRequest({ init, components, agent, method, path, options, content })
+    sendRequest({ init, components, agent, onWarnings, method, path, options, content })
   const answer = async (method: string, path: string, message: IncomingMessage) => {
     const text = await readText(message, init.limits.clientAnswerBytes, `${method} ${path}`)
     if (text === '') return undefined
@@ -97,6 +102,7 @@ interface Sending {
   init: ApiClientInit
   components: ApiClientComponents
   agent: HttpAgent
+  onWarnings(header: string): void
   method: string
   path: string
   options: RequestOptions
@@ -107,12 +113,25 @@ interface Sending {
 async function sendRequest(sending: Sending): Promise<IncomingMessage> {
   const { init, method, path } = sending
   const message = await roundTrip(sending)
+  sending.onWarnings(String(message.headers['warning'] ?? ''))
   const status = message.statusCode ?? 0
   if (status < 400) return message
   throw statusError(
     status,
     await readText(message, init.limits.clientAnswerBytes, `${method} ${path}`),
   )
+}
+
+/** Warnings are told again with each answer; people read them once. */
+function tellOnce(onWarning: ApiClientComponents['onWarning']): (header: string) => void {
+  const told = new Set<string>()
+  return header => {
+    for (const [, sentence = ''] of header.matchAll(/\b299 \S+ "([^"]*)"/g)) {
+      if (told.has(sentence) || told.size >= warningsMost) continue
+      told.add(sentence)
+      onWarning?.(sentence)
+    }
+  }
 }
 
 function headersOf(options: RequestOptions, body: string | undefined): Record<string, string> {

@@ -3,6 +3,7 @@ import { defaultLimits } from '../../base/limits.ts'
 import { type ApiClient, createApiClient } from './api-client.ts'
 import { readSettings, resolveEndpoint, settingsFolder } from './context.ts'
 import type { GlobalOptions, Invocation } from './invocation.ts'
+import { printable } from './text.ts'
 
 /** What a file in commands/ exports: `define` adds arguments, options, help and the action. */
 export interface CommandModule {
@@ -19,10 +20,12 @@ export interface Connection {
 /** Finds out which daemon is meant. Nothing is sent yet. */
 export async function connect(invocation: Invocation, command: Command): Promise<Connection> {
   const options = command.optsWithGlobals<GlobalOptions>()
-  const { environment, clock, signal } = invocation
+  const { environment, clock, signal, stderr } = invocation
+  const onWarning = (sentence: string): void =>
+    void stderr.write(`warning: ${printable(sentence)}\n`)
   const settings = await readSettings(settingsFolder(environment))
   const { socket, namespace } = resolveEndpoint(options, environment, settings)
-  const client = createApiClient({ socket, limits: defaultLimits }, { clock, signal })
+  const client = createApiClient({ socket, limits: defaultLimits }, { clock, signal, onWarning })
   return { client, namespace }
 }
 

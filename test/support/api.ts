@@ -55,6 +55,7 @@ export interface TestApiInit {
   readiness?: Record<string, () => Promise<unknown>>
   log?: Log
   clock?: Clock
+  staleSince?(): string | undefined
 }
 
 /** Starts a server with the namespaces default, a and ab. */
@@ -77,6 +78,7 @@ export async function startTestApi(init: TestApiInit = {}): Promise<TestApi> {
       readiness: init.readiness ?? {},
       subresources: { ...testSubresources, ...init.subresources },
       fleet: createTestFleet(init.fleet),
+      staleSince: () => init.staleSince?.(),
     },
     { ...common, log, objects, metrics: createMetrics() },
   )
@@ -111,6 +113,7 @@ export function serveTest(socketPath: string): Promise<ApiServer> {
       readiness: {},
       subresources: testSubresources,
       fleet: createTestFleet(),
+      staleSince: () => undefined,
     },
     { ...common, objects, metrics: createMetrics() },
   )
