@@ -42,8 +42,8 @@ const commandMs = 120_000
 const lookMs = 100
 
 /**
- * Forms a fleet of at least three hosts, runs six machines on it, cuts the power of the host that leads
- * and waits until its machines answer elsewhere.
+ * Forms a fleet of at least three hosts, runs six machines on it, cuts the power of the host that
+ * leads and waits until its machines answer elsewhere.
  * @throws devFailed, commandFailed, Error naming what was waited for in vain
  */
 export async function tellStory(init: StoryInit): Promise<StoryEnd> {

@@ -4,8 +4,8 @@ import { totalmem } from 'node:os'
 const reserveBytes = 1024 * 1024 * 1024
 
 /**
- * Settings of each of so many hosts on this machine. Every host believes that it has this machine to
- * itself: each offers its share of the memory, and many times the cores, for guests that hardly
+ * Settings of each of so many hosts on this machine. Every host believes that it has this machine
+ * to itself: each offers its share of the memory, and many times the cores, for guests that hardly
  * compute.
  */
 export function devSettings(hosts: number): Record<string, unknown> {
