@@ -25,6 +25,7 @@ import { fleetStatus } from './fleet-status.ts'
 import { leaveFleet } from './leave-fleet.ts'
 import type { Network } from './network.ts'
 import { policyOf } from './policy.ts'
+import { rejoinWork } from './rejoin-work.ts'
 import type { Transitions } from './transitions.ts'
 import type { Voters } from './voters.ts'
 
@@ -98,7 +99,9 @@ export function fleetOperations(
   return {
     status: () => fleetStatus(init, components),
     init: refuse,
-    join: refuse,
+    async join(token) {
+      transitions.begin(rejoinWork({ config: init.config, fleet, token }, components))
+    },
     async leave({ force }) {
       const { name } = fleet.identity
       // As they were last known when nobody can be asked: leaving by force needs nobody.

@@ -60,7 +60,7 @@ export async function fleetStatus(
     certificateExpiresAt: fleet.certificate('hosts').validToDate.toISOString(),
     ...(recoveringSince !== undefined && { recoveringSince }),
     ...(transition && { transition }),
-    warnings: warningsOf(shown, storeStatus.isAvailable, network.problem()),
+    warnings: [...warningsOf(shown, storeStatus.isAvailable), ...troublesOf(init)],
   }
 }
 
@@ -136,11 +136,7 @@ function memberStatus(
   }
 }
 
-function warningsOf(
-  members: readonly MemberStatus[],
-  isAvailable: boolean,
-  problem: string | undefined,
-): string[] {
+function warningsOf(members: readonly MemberStatus[], isAvailable: boolean): string[] {
   const voters = members.filter(({ voter }) => voter !== undefined && voter !== 'learner')
   const silent = voters.filter(({ voter }) => voter === 'unreachable').map(({ name }) => name)
   const pending = members.filter(({ state }) => state === 'Pending').map(({ name }) => name)
@@ -155,6 +151,23 @@ function warningsOf(
       ? [`Of the hosts that hold the store ${silent.join(', ')} are silent`]
       : []),
     ...(pending.length > 0 ? [`${pending.join(', ')} wait for \`macfleet host approve\``] : []),
+  ]
+}
+
+/** What is wrong with this host's own place in the fleet, or is about to change. */
+function troublesOf({ fleet, network }: FleetStatusInit): string[] {
+  const { authorities, fleet: record } = fleet.known()
+  const problem = network.problem()
+  const era = network.higherEra()
+  return [
+    ...(authorities.trusted.length > 1
+      ? ['The certificate authorities are being replaced; every host has to follow']
+      : []),
+    ...(era !== undefined && era > record.era
+      ? [
+          `The fleet was restored from a backup: \`macfleet cluster join TOKEN\` takes this host along`,
+        ]
+      : []),
     ...(problem === undefined ? [] : [`This host is not among the others: ${problem}`]),
   ]
 }

@@ -54,6 +54,8 @@ export interface Network {
   tellFacts(measure: () => OwnFacts): void
   /** This host was removed from its fleet: called once. */
   onRemoved(listener: () => void): void
+  /** The highest era of which another host has told, when it is beyond this host's own. */
+  higherEra(): number | undefined
   /** Why it has not begun, or what else is wrong; undefined when nothing is. */
   problem(): string | undefined
   stop(): Promise<void>
@@ -74,6 +76,7 @@ export function joinNetwork(init: NetworkInit, components: NetworkComponents): N
   const undo = new Undo()
   let membership: Membership | undefined
   let facts = noFacts
+  let higherEra: number | undefined
   let problem: string | undefined = 'it has not begun'
 
   const begin = async (): Promise<void> => {
@@ -113,6 +116,9 @@ export function joinNetwork(init: NetworkInit, components: NetworkComponents): N
       { ...components, members: allowList },
     )
     undo.add(() => peers.stop())
+    peers.onHigherEra(era => {
+      higherEra = Math.max(era, higherEra ?? 0)
+    })
     const measure = await Promise.race([measuring.promise, aborted(stopping.signal)])
     if (measure === undefined) return
     const { fleetId } = fleet.identity
@@ -152,6 +158,7 @@ export function joinNetwork(init: NetworkInit, components: NetworkComponents): N
     },
     tellFacts: measure => measuring.resolve(measure),
     onRemoved: listener => removedListeners.add(listener),
+    higherEra: () => higherEra,
     problem: () => problem,
     async stop() {
       stopping.abort()

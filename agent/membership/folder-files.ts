@@ -80,11 +80,16 @@ export interface MembershipFiles {
 }
 
 /** Makes the membership hold: after a crash it is there whole, or not at all. */
-export async function commitMembership(
-  folders: Folders,
+export async function commitMembership(folders: Folders, files: MembershipFiles): Promise<void> {
+  await writeMembership(folders, files)
+  await replaceMembership(folders)
+}
+
+/** Writes a membership beside the one that there is, if any; `fleet.json` says that it is whole. */
+export async function writeMembership(
+  { joining }: Folders,
   { file, etcd, hosts, pairs }: MembershipFiles,
 ): Promise<void> {
-  const { dataDir, fleet, joining, old } = folders
   const write = (name: string, text: string) => writeFileAtomic(join(joining, name), text)
   await write('etcd.pem', etcd)
   await write('hosts.pem', hosts)
@@ -92,11 +97,16 @@ export async function commitMembership(
   await write('hosts-ca.pem', bundleOf(file.authorities, 'hosts'))
   if (pairs.length > 0) await write('authorities.json', JSON.stringify(pairs))
   await write('fleet.json', JSON.stringify(file))
+}
+
+/** Puts the membership that was written in the place of the one before. */
+export async function replaceMembership(folders: Folders): Promise<void> {
+  const { fleet, old } = folders
   if (existsSync(fleet)) {
     await rm(old, { recursive: true, force: true })
     await rename(fleet, old)
   }
-  await finishRename({ ...folders, dataDir })
+  await finishRename(folders)
 }
 
 /** Ends the membership on this host's side. */

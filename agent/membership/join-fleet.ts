@@ -19,7 +19,13 @@ import { isPending, readAdmitted } from './admitted.ts'
 import { checkClocks } from './clocks.ts'
 import type { OwnHost } from './create-fleet.ts'
 import { type FleetFolder, openFleetFolder, pemFileOf } from './fleet-folder.ts'
-import { beginMembership, commitMembership, foldersOf, type Joining } from './folder-files.ts'
+import {
+  beginMembership,
+  foldersOf,
+  type Joining,
+  replaceMembership,
+  writeMembership,
+} from './folder-files.ts'
 import { readMachineId } from './machine-id.ts'
 import { askPeer, greet } from './peer-client.ts'
 
@@ -35,6 +41,8 @@ export interface JoinFleetInit extends OwnHost {
   token: string
   /** Joins although there is a membership: one from which this host was removed. */
   rejoin?: boolean
+  /** Looks at a host that has the token's authority, before it is asked; throws what is wrong. */
+  accept?: (hello: { fleetId: string; era: number }) => void
   /** Hosts of any fleet in the rack; those of another one are passed over. */
   discover?: (signal: AbortSignal) => AsyncIterable<DiscoveredHost>
   /** For how long hosts that do not answer are tried, in milliseconds. */
@@ -64,6 +72,7 @@ const final: readonly ErrorCode[] = [
   'hostAddressTaken',
   'hostKeyTaken',
   'hostNameTaken',
+  'inFleetAlready',
   'joinRefused',
   'tokenExpired',
   'tokenRefused',
@@ -82,12 +91,31 @@ export async function joinFleet(
   components: JoinFleetComponents,
   signal: AbortSignal,
 ): Promise<FleetFolder> {
-  const token = decodeToken(init.token)
   const existing = init.rejoin ? undefined : await openFleetFolder(init)
   if (existing !== undefined) {
     const { fleetId, name } = existing.identity
     throw failure('alreadyInFleet', { fleetId, name })
   }
+  await askToJoin(init, components, signal)
+  await replaceMembership(foldersOf(init.dataDir))
+  const folder = await openFleetFolder(init)
+  assert(folder !== undefined, 'what was just made is there')
+  const { fleetId, name } = folder.identity
+  components.log.info({ fleetId, host: name }, 'this host joined the fleet')
+  return folder
+}
+
+/**
+ * As `joinFleet`, but leaves the membership that there is in its place: until `replaceMembership`,
+ * which is to be called when nothing uses the old one any more.
+ * @throws as `joinFleet`, but for alreadyInFleet
+ */
+export async function askToJoin(
+  init: JoinFleetInit,
+  components: JoinFleetComponents,
+  signal: AbortSignal,
+): Promise<void> {
+  const token = decodeToken(init.token)
   const folders = foldersOf(init.dataDir)
   const machineId = await readMachineId(init.machineIdFile)
   const joining = await beginMembership(folders, components.random)
@@ -107,11 +135,7 @@ export async function joinFleet(
   const { fleet, member, members, signers, etcdEndpoints } = admitted
   const known = { fleet, authorities, member, members, signers, etcdEndpoints }
   const file = { version: 1 as const, machineId, ...known }
-  await commitMembership(folders, { file, etcd: pem('etcd'), hosts: pem('hosts'), pairs: [] })
-  const folder = await openFleetFolder(init)
-  assert(folder !== undefined, 'what was just made is there')
-  components.log.info({ fleetId: fleet.fleetId, host: member.name }, 'this host joined the fleet')
-  return folder
+  await writeMembership(folders, { file, etcd: pem('etcd'), hosts: pem('hosts'), pairs: [] })
 }
 
 interface Asking {
@@ -220,6 +244,7 @@ async function askOne(
     isIssuedBy(certificate, authority) &&
     identityOf(certificate)?.fleetId === hello.fleetId
   if (!pinned) throw failure('tokenOfOtherFleet', { address: addressText(address) })
+  asking.init.accept?.(hello)
   checkClocks(clock.wallMs(), hello.nowMs, address)
   const body = requestOf(asking, hello, clock)
   const answer = await askPeer(
