@@ -4,12 +4,18 @@ import type { Admitted } from '../../cluster/membership/admission.ts'
 import { knownSchema } from './fleet-file.ts'
 
 const pem = Type.String({ maxLength: 16_384 })
+/** Where a host is, and nothing else. */
+const endpoint = Type.String({
+  maxLength: 64,
+  pattern: '^https://([0-9.]+|\\[[0-9a-fA-F:.]+\\]):[0-9]{1,5}$',
+})
 
 const admittedSchema = Type.Intersect([
   Type.Object({
     state: Type.Literal('Approved'),
     certificates: Type.Object({ etcd: pem, hosts: pem }),
     generation: Type.Integer({ minimum: 1 }),
+    etcdEndpoints: Type.Array(endpoint),
   }),
   knownSchema,
 ])

@@ -17,6 +17,7 @@ export interface EtcdTls {
 export interface EndpointInit {
   /** `https://HOST:PORT`, or `http:` without TLS (tests only). */
   url: string
+  /** When given, every connection is by TLS. */
   tls: EtcdTls | undefined
 }
 
@@ -140,15 +141,16 @@ export function createEndpoint(init: EndpointInit, rpc: Rpc, clock: Clock): Endp
 }
 
 function createClient({ url, tls }: EndpointInit, { grpc }: Rpc) {
-  const { host, hostname, protocol } = parseEndpoint(url)
-  const plain = tls === undefined || protocol === 'http:'
-  const client = plain
-    ? new grpc.Client(host, grpc.credentials.createInsecure(), channelOptions)
-    : new grpc.Client(host, secureCredentials(tls, hostname, grpc), {
-        ...channelOptions,
-        // An address is no name to ask TLS for (RFC 6066, section 3): what is checked is below.
-        'grpc.ssl_target_name_override': 'etcd',
-      })
+  const { host, hostname } = parseEndpoint(url)
+  // Whatever the URL says: other hosts tell where etcd is, and must not talk us out of TLS.
+  const client =
+    tls === undefined
+      ? new grpc.Client(host, grpc.credentials.createInsecure(), channelOptions)
+      : new grpc.Client(host, secureCredentials(tls, hostname, grpc), {
+          ...channelOptions,
+          // An address is no name to ask TLS for (RFC 6066, section 3): what is checked is below.
+          'grpc.ssl_target_name_override': 'etcd',
+        })
   const channel = client.getChannel()
   return { client, channelState: (connect: boolean) => channel.getConnectivityState(connect) }
 }
