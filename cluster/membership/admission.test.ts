@@ -227,6 +227,34 @@ test('an address of another host is certified neither at joining nor at renewing
   await expect(renew(moved, member.hostId)).rejects.toEqual(refuses('hostAddressTaken'))
 })
 
+test('an address is the same however it is written', async () => {
+  const first = host({ address: '10.0.1.255' })
+  await approved(first, await token())
+  for (const address of ['::ffff:10.0.1.255', '::ffff:a00:1ff', '0:0:0:0:0:FFFF:0a00:01ff']) {
+    await expect(ask(host({ address }), await token())).rejects.toEqual(refuses('hostAddressTaken'))
+  }
+  await approved(host({ address: 'fd00::1' }), await token())
+  const longer = host({ address: 'FD00:0:0::0001' })
+  await expect(ask(longer, await token())).rejects.toEqual(refuses('hostAddressTaken'))
+  await approved(host({ address: 'fd00::2' }), await token())
+})
+
+test('what an operator reads before an approval has no control characters', async () => {
+  const from = host()
+  const shown = await token()
+  const keys = { peer: from.peer, etcd: newKeyPair(), hosts: newKeyPair() }
+  const content = {
+    ...common(from),
+    version: '1\u001b[2J',
+    tokenId: shown.id,
+    tokenSecret: shown.secret,
+    joinId: from.joinId,
+  }
+  const request = signRequest<JoinRequest>(fleetId, content, keys)
+  const read = () => readRequest(joinRequestSchema, request, fleetId)
+  expect(read).toThrow(refuses('badRequest'))
+})
+
 test('a member gets new certificates for its own key and id only', async () => {
   const one = host()
   const two = host()

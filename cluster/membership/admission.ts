@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { isIPv4 } from 'node:net'
 import { type Clock, timestamp } from '../../base/clock.ts'
 import { failure, isFailure } from '../../base/errors.ts'
 import type { Limits } from '../../base/limits.ts'
@@ -192,14 +193,25 @@ function checkPlace(
 /** @throws hostAddressTaken: a certificate for another host's address must not be had */
 function checkAddress(name: string, address: MemberAddress, others: readonly Member[]): void {
   const ports = portsOf(address)
+  const place = plainAddress(address.host)
   const holder = others.find(
     other =>
       other.name !== name &&
-      other.address.host === address.host &&
+      plainAddress(other.address.host) === place &&
       portsOf(other.address).some(port => ports.includes(port)),
   )
   if (holder === undefined) return
   throw failure('hostAddressTaken', { name: holder.name, address: address.host })
+}
+
+/** One text for one address, which can be written in many ways, an IPv4 one in IPv6's too. */
+function plainAddress(address: string): string {
+  if (isIPv4(address)) return address
+  const text = URL.parse(`http://[${address}]`)?.hostname ?? address
+  const [, high, low] = /^\[::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})\]$/.exec(text) ?? []
+  if (high === undefined || low === undefined) return text
+  const [first, second] = [high, low].map(group => Number.parseInt(group, 16)) as [number, number]
+  return [first >> 8, first & 0xff, second >> 8, second & 0xff].join('.')
 }
 
 function portsOf({ peerPort, gossipPort, etcdClientPort, etcdPeerPort }: MemberAddress): number[] {

@@ -15,8 +15,8 @@ const uuid = text(36, '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$')
 const port = Type.Integer({ minimum: 1, maximum: 65_535 })
 
 const common = {
-  /** The version of macfleet that asks. */
-  version: text(64),
+  /** The version of macfleet that asks; printable, because people see it before they approve. */
+  version: text(64, '^[\\x20-\\x7e]*$'),
   /** Its wall clock, in milliseconds since the epoch. */
   atMs: Type.Integer({ minimum: 0, maximum: 8_640_000_000_000_000 }),
   /** From the server's hello: a request that was heard once is worth nothing later. */
