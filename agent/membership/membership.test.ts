@@ -1,8 +1,11 @@
 import { expect, test } from 'vitest'
+import { systemClock } from '../../base/clock.ts'
+import { defaultLimits } from '../../base/limits.ts'
 import { approveMember, listMembers, removeMember } from '../../cluster/membership/members.ts'
 import { listTokens } from '../../cluster/membership/tokens.ts'
-import { makeFleet, makeMachine, tokenOf } from '../../test/support/fleet-hosts.ts'
+import { componentsOf, makeFleet, makeMachine, tokenOf } from '../../test/support/fleet-hosts.ts'
 import { openFleetFolder } from './fleet-folder.ts'
+import { renewCertificates } from './renewal.ts'
 import type { PeerRoutes } from './server.ts'
 
 const whoAmI: PeerRoutes = (app, requireMember) => {
@@ -95,4 +98,22 @@ test('a host that can not sign passes joins and renewals on to one that can', as
   await expect(fleet.join(await tokenOf(second), { patienceMs: 10 })).rejects.toMatchObject({
     code: 'noSigner',
   })
+})
+
+test('certificates come from the members that are known, not from who is at their address', async () => {
+  const fleet = makeFleet()
+  const first = await fleet.begin()
+  const second = await fleet.join(await tokenOf(first))
+  const third = await fleet.join(await tokenOf(first))
+  const { members } = third.folder.known()
+  const moved = members.map(member =>
+    member.name === first.machine.name ? { ...member, address: second.machine.address } : member,
+  )
+  const others = (name: string) => name !== second.machine.name
+  await third.membership.stop()
+  await third.folder.remember({ members: moved.filter(({ name }) => others(name)) })
+  const components = { ...componentsOf(systemClock), folder: third.folder, limits: defaultLimits }
+  const { address, version } = third.machine
+  const renewing = renewCertificates({ ...components, address: () => address, version })
+  await expect(renewing).rejects.toMatchObject({ code: 'certificateRefused' })
 })

@@ -15,7 +15,6 @@ import {
 } from '../../cluster/membership/authority.ts'
 import { identityOf, isIssuedBy } from '../../cluster/membership/identity.ts'
 import { type RenewRequest, signRequest } from '../../cluster/membership/request.ts'
-import type { PeerAddress } from '../../cluster/membership/token-text.ts'
 import { readAdmitted } from './admitted.ts'
 import { checkClocks } from './clocks.ts'
 import type { FleetFolder } from './fleet-folder.ts'
@@ -92,7 +91,7 @@ function signOwn(
 }
 
 /** First those that can sign, then any: they pass it on. */
-function whomToAsk({ folder }: RenewalComponents): PeerAddress[] {
+function whomToAsk({ folder }: RenewalComponents): Member[] {
   const { members, signers } = folder.known()
   const others = members.filter(
     ({ name, state }) => state === 'Approved' && name !== folder.identity.name,
@@ -100,7 +99,7 @@ function whomToAsk({ folder }: RenewalComponents): PeerAddress[] {
   const [able, rest] = [true, false].map(wanted =>
     others.filter(({ name }) => signers.includes(name) === wanted),
   )
-  return [...(able ?? []), ...(rest ?? [])].map(({ address }) => address)
+  return [...(able ?? []), ...(rest ?? [])]
 }
 
 async function askForCertificates(
@@ -109,9 +108,9 @@ async function askForCertificates(
   signal: AbortSignal | undefined,
 ): Promise<Record<AuthorityKind, string>> {
   let last: unknown
-  for (const address of whomToAsk(components)) {
+  for (const asked of whomToAsk(components)) {
     try {
-      const admitted = await askOne(address, keys, components, signal)
+      const admitted = await askOne(asked, keys, components, signal)
       checkOwn(admitted, components.folder)
       const { fleet, members, signers, etcdEndpoints, member } = admitted
       const known = { fleet, member, members, etcdEndpoints }
@@ -130,23 +129,31 @@ async function askForCertificates(
 }
 
 async function askOne(
-  address: PeerAddress,
+  { name: expected, address }: Member,
   keys: Keys,
   { folder, clock, limits, version, address: own }: RenewalComponents,
   signal: AbortSignal | undefined,
 ): Promise<Admitted> {
   const bounds = signal === undefined ? {} : { signal }
   const { hello, certificate } = await greet({ address, ...bounds })
+  const { fleetId, name, hostId } = folder.identity
   const trusted = folder.known().authorities.trusted.map(each => new X509Certificate(each.hosts))
+  // The host itself: one that was removed has a certificate of the fleet for a day, and would tell
+  // us of members and of an etcd of its own.
+  const check = (shown: X509Certificate) => {
+    const said = identityOf(shown)
+    if (said?.fleetId === fleetId && said.name === expected) return
+    throw failure('certificateRefused', { detail: `another host than ${expected} answers there` })
+  }
   if (!trusted.some(authority => isIssuedBy(certificate, authority))) {
     throw failure('certificateRefused', { detail: 'another fleet answers there' })
   }
+  check(certificate)
   if (hello.era < folder.known().fleet.era) {
     const detail = 'the host that answers there has not seen that the fleet was restored'
     throw failure('certificateRefused', { detail })
   }
   checkClocks(clock.wallMs(), hello.nowMs, address)
-  const { fleetId, name, hostId } = folder.identity
   const content = {
     version,
     atMs: clock.wallMs(),
@@ -159,10 +166,6 @@ async function askOne(
   const body = signRequest<RenewRequest>(fleetId, content, { peer: folder.peer, ...keys })
   const { ca } = folder.tls('hosts')
   const asked = { address, path: '/v1/renew', body, ca, ...bounds }
-  const check = (shown: X509Certificate) => {
-    if (identityOf(shown)?.fleetId === fleetId) return
-    throw failure('certificateRefused', { detail: 'another fleet answers there' })
-  }
   const admitted = readAdmitted(await askPeer({ ...asked, check }, { limits }))
   if (admitted === undefined) {
     throw failure('fleetUnreachable', { detail: `${address.host} gave no certificates` })
