@@ -27,6 +27,8 @@ export interface FleetStatusComponents {
 
 /** What one member of etcd may take to answer. */
 const memberMs = 1_000
+/** Twice what a host with nothing new to say waits. */
+const heardMs = 10_000
 
 /** How the fleet is, as far as this host knows; it answers also when there is no quorum. */
 export async function fleetStatus(
@@ -47,20 +49,22 @@ export async function fleetStatus(
     (record as unknown as FleetRecord | undefined) ?? fleet.known().fleet
   const transition = transitions.current()
   const storeStatus = storeStatusOf(init, components)
-  const shown = members.map(member => memberStatus(member, { alive, voting, init, components }))
+  const { isAvailable } = storeStatus
+  const given = { alive: isAvailable ? alive : undefined, voting, init, components }
+  const shown = members.map(member => memberStatus(member, given))
   return {
     mode: 'fleet',
     host: fleet.identity.name,
     version: ownVersion(),
     fleetId,
     era,
-    ...leaderOf(leader),
+    ...(isAvailable && leaderOf(leader)),
     members: shown.sort((one, other) => (one.name < other.name ? -1 : 1)),
     store: storeStatus,
     certificateExpiresAt: fleet.certificate('hosts').validToDate.toISOString(),
     ...(recoveringSince !== undefined && { recoveringSince }),
     ...(transition && { transition }),
-    warnings: [...warningsOf(shown, storeStatus.isAvailable), ...troublesOf(init)],
+    warnings: [...warningsOf(shown, isAvailable), ...troublesOf(init)],
   }
 }
 
@@ -87,9 +91,8 @@ async function votingOf({ etcd, voters }: FleetStatusInit, clock: Clock): Promis
       if (endpoint === undefined || isLearner) return
       const asked = etcd.admin.status(endpoint)
       const status = await read(() => withTimeout(clock, memberMs, asked, tooLate))
-      if (status?.leaderId !== undefined) {
-        voting.set(name, status.leaderId === id ? 'leader' : 'follower')
-      }
+      // One that answers and knows no leader is not what is missing.
+      if (status !== undefined) voting.set(name, status.leaderId === id ? 'leader' : 'follower')
     }),
   )
   return voting
@@ -115,7 +118,8 @@ function storeStatusOf(
 function memberStatus(
   { name, state, rack, address, version }: Member,
   given: {
-    alive: ReadonlySet<string>
+    /** Undefined while that is not known. */
+    alive: ReadonlySet<string> | undefined
     voting: Voting
     init: FleetStatusInit
     components: FleetStatusComponents
@@ -124,15 +128,16 @@ function memberStatus(
   const voter = given.voting.get(name)
   const facts = given.init.network.facts().of(name)
   const nowMs = given.components.clock.monotonicMs()
+  const heardAgoMs = facts && Math.max(0, Math.round(nowMs - facts.receivedAtMs))
   return {
     name,
     state,
     ...(rack !== undefined && { rack }),
     address: address.host,
     version,
-    isAlive: given.alive.has(name),
+    isAlive: given.alive?.has(name) ?? (heardAgoMs !== undefined && heardAgoMs < heardMs),
     ...(voter !== undefined && { voter }),
-    ...(facts !== undefined && { heardAgoMs: Math.max(0, Math.round(nowMs - facts.receivedAtMs)) }),
+    ...(heardAgoMs !== undefined && { heardAgoMs }),
   }
 }
 

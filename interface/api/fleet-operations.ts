@@ -12,7 +12,10 @@ export interface MemberStatus {
   rack?: string
   address: string
   version: string
-  /** Whether its lease lives: it is there and can talk to the store. */
+  /**
+   * Whether its lease lives: it is there and can talk to the store. While this host can't: whether
+   * it was heard lately.
+   */
   isAlive: boolean
   /** How it takes part in the store. */
   voter?: 'leader' | 'follower' | 'learner' | 'unreachable'
