@@ -59,7 +59,7 @@ export function joinRoutes(components: JoinRoutesComponents): PeerRoutes {
       return await work()
     } catch (error) {
       if (error instanceof MacfleetError && error.httpStatus < 500) attempts.failed(request.ip)
-      throw error
+      throw forStrangers(error, components.log)
     } finally {
       working--
     }
@@ -93,6 +93,15 @@ export function joinRoutes(components: JoinRoutesComponents): PeerRoutes {
       })
     }
   }
+}
+
+/** Why this host can not answer names others of the fleet, which nobody without a token learns. */
+function forStrangers(error: unknown, log: Log): unknown {
+  if (!(error instanceof MacfleetError)) return error
+  const { code } = error
+  if (code !== 'noSigner' && code !== 'unavailable' && code !== 'fleetUnreachable') return error
+  log.debug({ code, error: error.message }, 'a host that asks to be let in can not be answered')
+  return failure('noSigner', { detail: 'its log says why' })
 }
 
 function read(kind: Kind, body: unknown, fleetId: string): Proven {
