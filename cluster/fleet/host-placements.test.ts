@@ -1,9 +1,11 @@
+import { once } from 'node:events'
 import { expect, onTestFinished, test } from 'vitest'
 import { systemClock } from '../../base/clock.ts'
 import { defaultLimits } from '../../base/limits.ts'
 import { silentLog } from '../../base/log.ts'
 import { systemRandom } from '../../base/random.ts'
 import { createMemoryStore } from '../store/memory.ts'
+import type { Store } from '../store/store.ts'
 import { createHostPlacements } from './host-placements.ts'
 import { hostLeaseKey, placementKey } from './keys.ts'
 import { assigned, moved, type Placement, placementOf, writePlacement } from './placement.ts'
@@ -128,4 +130,48 @@ test('the record of a machine that is gone goes too', async () => {
   await placements.remove('a')
   expect(await read('a')).toBeUndefined()
   expect(placements.of('a')).toBeUndefined()
+})
+
+test('a machine that waits for room and wants other room by now asks anew', async () => {
+  const { placements, assign, read } = await openHost()
+  await assign('a')
+  await placements.claim('a', 'Wait')
+  expect(await placements.wake('a', { ...request, cpu: 64 })).toBe(true)
+  expect(await placements.wake('a', { ...request, cpu: 2 })).toBe(true)
+  expect(await read('a')).toMatchObject({ state: 'Waking', request: { cpu: 2 }, diskEpoch: 1 })
+})
+
+test('an old list takes nothing away that is known from later', async () => {
+  const needs = { clock: systemClock, random: systemRandom, limits: defaultLimits, log: silentLog }
+  const store = createMemoryStore(needs)
+  const early = await store.list('fleet/')
+  const lists = [early]
+  let watches = 0
+  const old: Store = {
+    ...store,
+    list: async (prefix, options) => lists.pop() ?? store.list(prefix, options),
+    async *watch(prefix, options) {
+      if (++watches > 1) return await once(options.signal ?? new EventTarget(), 'abort')
+      for await (const batch of store.watch(prefix, options)) {
+        yield batch
+        // Told of the placement, it breaks, and all that answers is a memory of before.
+        lists.push(early)
+        throw new Error('the store is away')
+      }
+    },
+  }
+  const placements = createHostPlacements(
+    { host: 'mac-1', leaseRevision: () => 1, onChange: () => {} },
+    { ...needs, store: old },
+  )
+  onTestFinished(async () => {
+    await placements.stop()
+    await store.close()
+  })
+  await expect.poll(() => placements.isKnown()).toBe(true)
+  await writePlacement(store, undefined, assigned(undefined, given('a', 'mac-1')))
+  await expect.poll(() => placements.of('a')?.epoch).toBe(1)
+  // Listed again from before, it is known still.
+  await expect.poll(() => watches).toBe(2)
+  expect(placements.of('a')?.epoch).toBe(1)
 })

@@ -1,5 +1,7 @@
+import { isDeepStrictEqual } from 'node:util'
 import { type Clock, timestamp } from '../../base/clock.ts'
 import { failure } from '../../base/errors.ts'
+import type { JsonValue } from '../../base/json.ts'
 import type { Log } from '../../base/log.ts'
 import type { Amounts } from '../../resources/host.ts'
 import { followPrefix } from '../store/follow.ts'
@@ -69,10 +71,11 @@ export function createHostPlacements(
   const entries = new Map<string, Entry>()
   let known = false
   const uidOf = (key: string): string => key.slice(placementPrefix.length)
-  const learn = (key: string, entry: Entry | undefined): void => {
+  /** How a key is at a revision; what was read or told earlier never replaces what came later. */
+  const learn = (key: string, entry: Entry | undefined, revision: number): void => {
     const uid = uidOf(key)
     const before = entries.get(uid)
-    if ((before?.modRevision ?? 0) > (entry?.modRevision ?? Number.POSITIVE_INFINITY)) return
+    if ((before?.modRevision ?? 0) > (entry?.modRevision ?? revision)) return
     if (entry === undefined) entries.delete(uid)
     else entries.set(uid, entry)
     if (before?.modRevision !== entry?.modRevision) init.onChange(uid)
@@ -80,12 +83,12 @@ export function createHostPlacements(
   const following = followPrefix(
     placementPrefix,
     {
-      onListed(listed) {
+      onListed(listed, revision) {
         known = true
         const there = new Set(listed.map(({ key }) => uidOf(key)))
         for (const uid of [...entries.keys()])
-          if (!there.has(uid)) learn(placementKey(uid), undefined)
-        for (const entry of listed) learn(entry.key, entry)
+          if (!there.has(uid)) learn(placementKey(uid), undefined, revision)
+        for (const entry of listed) learn(entry.key, entry, revision)
       },
       onChanged: learn,
     },
@@ -98,11 +101,11 @@ export function createHostPlacements(
     next: Placement,
     also: readonly Compare[] = [],
   ): Promise<boolean> => {
-    const done = await writePlacement(store, from, next, also)
-    const key = placementKey(next.uid)
-    const { entry } = await store.get(key)
-    learn(key, entry)
-    return done
+    const { succeeded, revision, current } = await writePlacement(store, from, next, also)
+    const value = { ...next } as unknown as JsonValue
+    const written = { ...from, value, modRevision: revision }
+    learn(placementKey(next.uid), succeeded ? written : current[0], revision)
+    return succeeded
   }
   const ownEntry = (uid: string): Entry | undefined => {
     const entry = entries.get(uid)
@@ -116,7 +119,8 @@ export function createHostPlacements(
     const from = ownEntry(uid)
     if (from === undefined) return false
     const current = placementOf(from)
-    if (current.state === state) return true
+    const same = said.request === undefined || isDeepStrictEqual(said.request, current.request)
+    if (current.state === state && same) return true
     return await write(from, moved(current, state, { at: timestamp(clock), ...said }))
   }
 
@@ -150,11 +154,11 @@ export function createHostPlacements(
       const from = ownEntry(uid)
       if (from === undefined) return
       const { modRevision } = from
-      const { succeeded } = await store.transaction({
+      const { succeeded, revision } = await store.transaction({
         compare: [{ key, modRevision }],
         operations: [{ delete: key }],
       })
-      if (succeeded) learn(key, undefined)
+      if (succeeded) learn(key, undefined, revision)
     },
     stop: () => following.stop(),
   }

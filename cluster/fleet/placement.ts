@@ -2,7 +2,7 @@ import { assert } from '../../base/errors.ts'
 import type { JsonValue } from '../../base/json.ts'
 import type { Amounts } from '../../resources/host.ts'
 import type { VirtualMachineSpec } from '../../resources/virtual-machine.ts'
-import type { Compare, Entry, Store } from '../store/store.ts'
+import type { Compare, Entry, Store, TransactionResult } from '../store/store.ts'
 import { placementKey } from './keys.ts'
 
 /**
@@ -59,7 +59,8 @@ const successors: Record<PlacementState | 'Absent', readonly PlacementState[]> =
   Claimed: ['Claimed', 'Resting', 'Waking', 'Lost', 'Gone'],
   Refused: ['Assigned', 'Resting', 'Lost', 'Gone'],
   Resting: ['Waking', 'Lost', 'Gone'],
-  Waking: ['Assigned', 'Resting', 'Lost', 'Gone'],
+  // Waking again: what it wants was changed while it waited.
+  Waking: ['Waking', 'Assigned', 'Resting', 'Lost', 'Gone'],
   Lost: ['Assigned'],
   Gone: [],
 }
@@ -158,18 +159,14 @@ export function placementStep(from: Entry | undefined, next: Placement): Placeme
 
 /**
  * Writes one step, unless the placement, or what else is compared, has changed.
- * @returns whether it was written
+ * @returns the store's answer; when it was not written, `current` begins with the placement
  */
 export async function writePlacement(
   store: Store,
   from: Entry | undefined,
   next: Placement,
   also: readonly Compare[] = [],
-): Promise<boolean> {
+): Promise<TransactionResult> {
   const { compare, operation } = placementStep(from, next)
-  const result = await store.transaction({
-    compare: [...compare, ...also],
-    operations: [operation],
-  })
-  return result.succeeded
+  return await store.transaction({ compare: [...compare, ...also], operations: [operation] })
 }
