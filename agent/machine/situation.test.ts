@@ -104,6 +104,8 @@ test('a claim is old when the policy or the lease is another', () => {
   expect(claimed({ onHostLoss: 'Wait' })).toBe(true)
   expect(claimed({ leaseRevision: 6 })).toBe(true)
   expect(claimed({ state: 'Resting', leaseRevision: 6 })).toBe(false)
+  // Adopted from before there were placements: only a claim lets the guardian fence it.
+  expect(claimed({ state: 'Assigned', leaseRevision: undefined })).toBe(true)
   // Without a lease nothing can be claimed.
   const around = { ...now, placement: { ...base, leaseRevision: 6 }, leaseRevision: undefined }
   expect(situationOf(machine, testTracked('/x', testRecord()), around).claimIsOld).toBe(false)

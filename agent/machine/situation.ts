@@ -48,10 +48,13 @@ export interface Surroundings {
 
 /**
  * Whether the claim says other than what is: the policy was changed, or the host has another lease,
- * or none was needed when the guest was started.
+ * or none was needed when the guest was started. A guest that runs and was never claimed is from
+ * before there were placements: until it is, nobody would end it when it may be replaced.
  */
 function isOld(machine: VirtualMachine, { placement, leaseRevision }: Surroundings): boolean {
-  if (placement?.state !== 'Claimed' || leaseRevision === undefined) return false
+  if (leaseRevision === undefined) return false
+  if (placement?.state === 'Assigned') return true
+  if (placement?.state !== 'Claimed') return false
   const { onHostLoss } = machine.spec
   return placement.onHostLoss !== onHostLoss || placement.leaseRevision !== leaseRevision
 }
