@@ -136,6 +136,8 @@ export interface Limits {
   joinRequestsAtOnce: number
   /** Connections to the peer port at once. */
   peerPortConnections: number
+  /** The same from one address; a host has one for each request that is under way. */
+  peerPortConnectionsPerSource: number
   /** Bytes of an answer on the peer port: the list of all members is the largest. */
   memberAnswerBytes: number
 
@@ -243,6 +245,7 @@ export const defaultLimits: Limits = {
   joinRequestBytes: 16 * KiB,
   joinRequestsAtOnce: 64,
   peerPortConnections: 2_048,
+  peerPortConnectionsPerSource: 128,
   memberAnswerBytes: 16 * MiB,
 
   peerConnections: 512,

@@ -112,3 +112,23 @@ test('what is too large, no JSON, no HTTP or no TLS is ended; the next is answer
   await Promise.all(ended)
   expect((await askRaw(host, { path: '/v1/hello' })).status).toBe(200)
 })
+
+test('one address does not get all connections; what it leaves is for the others', async () => {
+  const fleet = makeFleet({ ...defaultLimits, peerPortConnectionsPerSource: 3 })
+  const host = await fleet.begin()
+  const { host: address, peerPort: port } = host.machine.address
+  const greedy = Array.from({ length: 4 }, () =>
+    connectPlain({ host: address, port, localAddress: '127.0.0.2' }),
+  )
+  onTestFinished(() => {
+    for (const socket of greedy) socket.destroy()
+  })
+  const closed = greedy.map(socket => {
+    socket.on('error', () => {})
+    socket.resume()
+    return new Promise<void>(resolve => socket.on('close', () => resolve()))
+  })
+  await Promise.race(closed)
+  expect(greedy.filter(socket => socket.destroyed)).toHaveLength(1)
+  expect((await askRaw(host, { path: '/v1/hello' })).status).toBe(200)
+})

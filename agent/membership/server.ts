@@ -27,7 +27,10 @@ export interface PeerServerComponents extends GuardComponents {
   folder: FleetFolder
   members: MemberList
   log: Log
-  limits: Pick<Limits, 'joinRequestBytes' | 'peerPortConnections' | 'requestBodyMs'>
+  limits: Pick<
+    Limits,
+    'joinRequestBytes' | 'peerPortConnections' | 'peerPortConnectionsPerSource' | 'requestBodyMs'
+  >
 }
 
 /** The HTTPS server that other hosts of the fleet, and those that want to join, speak to. */
@@ -49,6 +52,7 @@ export async function startPeerServer(
   const app = await createPeerApp(init, components, guard)
   const server = app.server as unknown as Server
   server.maxConnections = limits.peerPortConnections
+  boundSources(server, limits.peerPortConnectionsPerSource)
   const connections = followConnections(server, guard)
   const stopFollowing = members.onChange(() => connections.endStrangers())
   await app.listen({ host: init.host, port: init.port })
@@ -125,6 +129,25 @@ function asFailure(
   if (statusCode < 500) return failure('badRequest', { detail: messageOf(thrown).slice(0, 200) })
   log.error({ error: messageOf(thrown) }, 'a request of another host failed')
   return failure('internal', { detail: 'see the log of the host that was asked' })
+}
+
+/** Lets no single address have all connections, so that it can't keep the members out. */
+function boundSources(server: Server, most: number): void {
+  const open = new Map<string, number>()
+  server.on('connection', (socket: Socket) => {
+    const source = socket.remoteAddress ?? ''
+    const count = open.get(source) ?? 0
+    if (count >= most) {
+      socket.destroy()
+      return
+    }
+    open.set(source, count + 1)
+    socket.once('close', () => {
+      const left = (open.get(source) ?? 1) - 1
+      if (left > 0) open.set(source, left)
+      else open.delete(source)
+    })
+  })
 }
 
 /** Ends the connections of hosts that were let in and are members no more. */
