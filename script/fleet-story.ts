@@ -60,7 +60,10 @@ export async function tellStory(init: StoryInit): Promise<StoryEnd> {
     machineNames.map(name => untilMachine(init, first, name, isReady)),
   )
   show(await macfleet(init, first, ['get', 'vms', '-o', 'wide']))
-  const { leader } = await read<FleetStatus>(init, first, '/fleet')
+  const leader = await until(init, 'somebody leads', async () => {
+    const status = await read<FleetStatus>(init, first, '/fleet')
+    return status.leader
+  })
   const lost = fleet.hosts.find(
     ({ name }) => name === leader && machinesOf(name, machines).length > 0,
   )
@@ -147,7 +150,7 @@ async function followFleet(init: StoryInit, watch: Watch & { leads: boolean }): 
       led = true
       tell(leader, 'leads now')
     }
-    if (!noticed && members.some(({ name, isAlive }) => name === lost && !isAlive)) {
+    if (!noticed && members.some(({ name, isAlive }) => name === lost && isAlive === false)) {
       noticed = true
       tell(lost, 'its lease has ended: the fleet has noticed')
     }

@@ -60,9 +60,8 @@ async function showHere({ hosts, keep, folder }: FleetOptions): Promise<number> 
       process.stderr.write(`${farewell(hosts)}\n`)
       return 0
     }
-    process.stderr.write(`${invitation(end)}\n`)
     process.off('disconnect', onDisconnect)
-    process.send?.('up')
+    process.send?.(invitation(end))
     await stopped
     return 0
   } finally {
@@ -116,7 +115,10 @@ async function showDetached(): Promise<number> {
   child.stderr.pipe(process.stderr)
   for (const ending of endings) process.on(ending, () => child.kill('SIGTERM'))
   return await new Promise<number>(resolve => {
-    child.once('message', () => resolve(0))
+    child.once('message', text => {
+      process.stderr.write(`${text}\n`)
+      resolve(0)
+    })
     child.once('close', code => resolve(code ?? 1))
   })
 }
