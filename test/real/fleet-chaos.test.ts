@@ -2,7 +2,7 @@ import { cpSync, mkdtempSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { createSeededRandom } from '../../base/random.ts'
 import type { Host } from '../../resources/host.ts'
 import type { Image } from '../../resources/image.ts'
@@ -17,7 +17,7 @@ import {
 import { createTestFleet, type TestFleet } from '../cluster/fleet.ts'
 import { type Load, type Ordered, promised, startLoad } from '../cluster/load.ts'
 import type { TestRack } from '../cluster/rack.ts'
-import { complaintsOf, readPlacements, readTraces } from '../cluster/traces.ts'
+import { complaintsOf, type HostTraces, readPlacements, readTraces } from '../cluster/traces.ts'
 import { contentOf, until } from '../support/host.ts'
 
 /**
@@ -34,51 +34,91 @@ const memoryBytes = 128 * 2 ** 20
 
 let rack: TestRack
 let fleet: TestFleet
-beforeAll(async () => {
-  fleet = await createTestFleet({ hosts, racks: 2 }, made => {
-    rack = made
-  })
-  await fleet.untilVoters('mac-1', 3)
-}, 300_000)
-afterAll(() => rack?.remove())
-
 const faults: FaultRecord[] = []
 const says = (text: string) => console.info(text)
 
-test(
-  `${count} random faults lose and double no machine, and leave nothing (seed ${seed})`,
-  async () => {
-    const random = createSeededRandom(seed)
-    const names = rack.hosts.map(({ name }) => name)
-    const plan = {
-      count,
-      hosts: names,
-      racks: ['rack-1', 'rack-2'],
-      mostMs: isLong ? 25_000 : 6_000,
-    }
-    const drawn = drawFaults(plan, random)
-    const amount = isLong ? { most: 6, pauseMs: 2_500 } : { most: 3, pauseMs: 1_500 }
-    const load = startLoad(amount, fleet, createSeededRandom(seed + 1))
-    try {
-      await injectFaults(drawn, rack, record => faults.push(record))
-      if (isLong) says(faults.map(tellFault).join('\n'))
-      await load.stop()
-      await healAll(rack)
-      await load.settle()
-      await settled(load)
-      says(
-        `seed ${seed}: ${load.ordered.length} machines were asked for, ${promised(load).length} are left`,
-      )
-      await untilNothing('complaints after the last was deleted', async () => {
-        await deleteAll(load)
-        return await complaints(load)
-      })
-    } catch (error) {
-      throw new Error(await story(load, error), { cause: error })
-    }
-  },
-  300_000 + settledMs * 2 + count * 20_000,
-)
+describe('a fleet', () => {
+  beforeAll(async () => {
+    fleet = await createTestFleet({ hosts, racks: 2 }, made => {
+      rack = made
+    })
+    await fleet.untilVoters('mac-1', 3)
+  }, 300_000)
+  afterAll(() => rack?.remove())
+
+  test(
+    `${count} random faults lose and double no machine, and leave nothing (seed ${seed})`,
+    async () => {
+      const random = createSeededRandom(seed)
+      const names = rack.hosts.map(({ name }) => name)
+      const plan = {
+        count,
+        hosts: names,
+        racks: ['rack-1', 'rack-2'],
+        mostMs: isLong ? 25_000 : 6_000,
+      }
+      const drawn = drawFaults(plan, random)
+      const amount = isLong ? { most: 6, pauseMs: 2_500 } : { most: 3, pauseMs: 1_500 }
+      const load = startLoad(amount, fleet, createSeededRandom(seed + 1))
+      try {
+        await injectFaults(drawn, rack, record => faults.push(record))
+        if (isLong) says(faults.map(tellFault).join('\n'))
+        await load.stop()
+        await healAll(rack)
+        await load.settle()
+        await settled(load)
+        says(
+          `seed ${seed}: ${load.ordered.length} machines were asked for, ${promised(load).length} are left`,
+        )
+        await untilNothing('complaints after the last was deleted', async () => {
+          await deleteAll(load)
+          return await complaints(load)
+        })
+      } catch (error) {
+        await load.stop().catch(() => {})
+        throw new Error(await story(load, error), { cause: error })
+      }
+    },
+    300_000 + settledMs * 2 + count * 20_000,
+  )
+})
+
+test('whatever is not as it has to be is complained of', () => {
+  const uid = '00000000-0000-4000-8000-000000000000'
+  const nothing: HostTraces = {
+    ...{ host: 'mac-1', guests: [], daemons: 1, guardians: 1, etcds: 1, others: [], folders: [] },
+    ...{ sockets: [], guarded: [], imageUses: [0], ports: [], forwards: [], users: [] },
+    tables: ['table inet macfleet_1'],
+  }
+  const port = { ports: [20_000], forwards: [20_000] }
+  const files = { folders: [uid], sockets: ['000000000000'], guarded: [uid], users: [1_000] }
+  const running: HostTraces = { ...nothing, ...port, ...files, guests: [uid], imageUses: [1] }
+  const other = { ...running, host: 'mac-2', etcds: 0 }
+  const complaints = (...all: HostTraces[]) => complaintsOf(all, [uid], 1)
+  expect(complaints(running)).toEqual([])
+  expect(complaintsOf([nothing], [], 1)).toEqual([])
+  expect(complaints(nothing)).toEqual([`${uid} runs 0 times`])
+  expect(complaints(running, other)).toContain(`${uid} runs 2 times`)
+  expect(complaintsOf([running], [], 1).join()).toContain('guests')
+  expect(complaintsOf([nothing], [], 3)).toEqual(['1 etcd processes run, not 3'])
+  const wrong: Partial<HostTraces>[] = [
+    ...[{ daemons: 0 }, { guardians: 2 }, { others: ['qemu-img'] }, { folders: [] }],
+    ...[{ sockets: [] }, { guarded: [] }, { imageUses: [2] }, { ports: [] }, { forwards: [] }],
+    ...[{ users: [] }, { tables: [] }, { folders: [uid, uid] }, { ports: [20_000, 20_001] }],
+  ]
+  for (const one of wrong) {
+    expect(complaints({ ...running, ...one }), JSON.stringify(one)).not.toEqual([])
+  }
+})
+
+test('a seed draws the same faults again', () => {
+  const plan = { count: 50, hosts: ['a', 'b', 'c'], racks: ['1', '2'], mostMs: 9_000 }
+  const draw = (seed: number) => drawFaults(plan, createSeededRandom(seed))
+  expect(draw(1)).toEqual(draw(1))
+  expect(draw(1)).not.toEqual(draw(2))
+  const kinds = new Set(draw(1).map(({ kind }) => kind))
+  expect(kinds.size).toBe(7)
+})
 
 /** Waits until nothing is to be complained of. @throws Error with what is */
 async function untilNothing(what: string, look: () => Promise<string[]>): Promise<void> {
