@@ -14,6 +14,7 @@ import {
 import { checkLaunchable, chooseResources, type ImageFiles, prepareLaunch } from './launch.ts'
 import { madeFrom } from './made-from.ts'
 import { folderOwners, type GuestRecord, newRecord } from './record.ts'
+import { askForRoom } from './room.ts'
 import type { StepContext } from './step-context.ts'
 import { saveRecord, type Tracked } from './tracked.ts'
 
@@ -35,7 +36,7 @@ export async function startGuest(
   const promised = context.placements.of(uid)?.request
   if (promised !== undefined && !isDeepStrictEqual(promised, request)) {
     // It was changed since it was placed: what it wants now has to be asked for.
-    await context.placements.wake(uid, request)
+    await askForRoom(uid, request, context)
     return
   }
   admit(tracked, machine, context)

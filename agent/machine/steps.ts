@@ -1,5 +1,4 @@
 import { failure } from '../../base/errors.ts'
-import { takesRoom } from '../../cluster/fleet/placement.ts'
 import { requestOf } from '../../cluster/scheduler/amounts.ts'
 import { endingOf } from '../../kvm/ending.ts'
 import {
@@ -11,6 +10,7 @@ import { collectExit } from './collect.ts'
 import { blockedRetryMs, type Step } from './decide.ts'
 import type { GuestRecord, Intent } from './record.ts'
 import { removeGuest } from './remove.ts'
+import { askForRoom, giveRoomBack } from './room.ts'
 import { startGuest } from './start.ts'
 import { killGuest, type StepContext } from './step-context.ts'
 import { beginShutdown } from './stop.ts'
@@ -29,7 +29,7 @@ export async function performStep(
   switch (step.kind) {
     case 'rest':
       clearObstacle(tracked)
-      await giveRoomBack(tracked, context)
+      await giveRoomBack(tracked.uid, context)
       return false
     case 'wait':
       clearObstacle(tracked)
@@ -38,7 +38,7 @@ export async function performStep(
       await startGuest(tracked, machine, context)
       return false
     case 'askForRoom':
-      await context.placements.wake(tracked.uid, requestOf(machine))
+      await askForRoom(tracked.uid, requestOf(machine), context)
       return false
     case 'surrender': {
       const message = `${context.host.name} is being drained`
@@ -75,15 +75,6 @@ export async function performStep(
 /** Nothing stands in the way of a machine that is as it should be. */
 export function clearObstacle(tracked: Tracked): void {
   tracked.obstacle = undefined
-}
-
-/** What is to start again keeps its room; what rests does not need it. */
-async function giveRoomBack({ uid }: Tracked, context: StepContext): Promise<void> {
-  if (context.processes.get(uid) !== undefined) return
-  const released = context.reservations.release(uid)
-  const placement = context.placements.of(uid)
-  if (placement !== undefined && takesRoom(placement)) await context.placements.rest(uid)
-  if (released) context.wakeHindered()
 }
 
 /**
