@@ -7,7 +7,7 @@ const parts = ['scheduler', 'placements', 'gossip', 'fleet-idle', 'fleet-failove
 
 /** All of them, one after the other. */
 export const bench: Bench = {
-  timeoutMs: 60 * 60_000,
+  timeoutMs: 120 * 60_000,
   async run(context) {
     const figures: Record<string, Figure> = {}
     for (const name of parts) {
