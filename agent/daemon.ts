@@ -132,13 +132,14 @@ async function startParts(
     guardian,
     lease,
     hasPeers: fenced,
+    recovery: ground.recovery,
     allocatable: () => allocatableOf(capacityOf(monitor.current(), limits.machinesPerHost), config),
     diskHasRoom: () => monitor.current().diskFreeBytes > diskReserveBytes,
     imageUseChanged: () => imageController.refresh(),
   }
   const machines = await startMachineController(context)
   undo.add(() => machines.stop())
-  undo.add(followFirewall(config, host, components))
+  undo.add(followFirewall(config, host, { ...components, store }))
   ground.tellFacts(() => ownFacts(shared))
   const leader = startLeader(
     { host: host.name, timing, fenced, policy: policyOf(config), beside: ground.lead },

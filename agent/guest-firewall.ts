@@ -1,9 +1,12 @@
 import { createHash } from 'node:crypto'
+import { isIP, isIPv4 } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import type { Clock, Timer } from '../base/clock.ts'
 import type { CommandRunner } from '../base/command.ts'
 import { messageOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
+import { listMembers } from '../cluster/membership/members.ts'
+import type { Store } from '../cluster/store/store.ts'
 import { applyFirewall, attachedNetworks, firewallStands, readResolvers } from '../kvm/firewall.ts'
 import type { Config } from './config.ts'
 import type { GuestHost } from './machine/guest-host.ts'
@@ -23,15 +26,22 @@ export function firewallName(dataDir: string): string {
   return createHash('sha256').update(dataDir).digest('hex').slice(0, 12)
 }
 
+/** How the firewall is put up. */
+export interface RaiseOptions {
+  /** Closed to guests, as address/bits, beside the networks that this host is attached to. */
+  others?: readonly string[]
+  /** Whether a failure is one that was not told of yet. */
+  isNews?: boolean
+}
+
 /**
  * Puts up the firewall for guests' users, or again after the host's networks have changed.
- * @param isNews whether a failure is one that was not told of yet
  * @returns whether it stands; when not, the log says why
  */
 export async function raiseFirewall(
   config: Config,
   { run, log }: Pick<FirewallComponents, 'run' | 'log'>,
-  isNews = true,
+  { others = [], isNews = true }: RaiseOptions = {},
 ): Promise<boolean> {
   if (!config.firewall || process.getuid?.() !== 0) return false
   try {
@@ -39,7 +49,7 @@ export async function raiseFirewall(
       name: firewallName(config.dataDir),
       users: config.guestUsers,
       resolvers: await readResolvers(),
-      closedNetworks: attachedNetworks(networkInterfaces()),
+      closedNetworks: [...attachedNetworks(networkInterfaces()), ...others],
     }
     await applyFirewall(init, run)
     return true
@@ -50,37 +60,52 @@ export async function raiseFirewall(
   }
 }
 
+/** The hosts of the fleet, those in other racks too: they are not on a network of this host's. */
+async function memberNetworks(store: Store): Promise<string[]> {
+  const addresses = (await listMembers(store)).map(({ address }) => address.host)
+  // What is no address would cost us all of the firewall.
+  const networks = addresses
+    .filter(address => isIP(address) !== 0)
+    .map(address => `${address}/${isIPv4(address) ? 32 : 128}`)
+  return [...new Set(networks)].sort()
+}
+
 /**
- * Puts the firewall up again whenever the host's networks change, and whenever it is gone: a
- * restart of the host's own nftables service flushes every table there is.
+ * Puts the firewall up again whenever the networks or hosts that it keeps guests off change, and
+ * whenever it is gone: a restart of the host's own nftables service flushes every table there is.
  * @returns ends the looking; the firewall stays, as guests do
  */
 export function followFirewall(
   config: Config,
-  host: GuestHost,
-  components: FirewallComponents,
+  host: Pick<GuestHost, 'containment'>,
+  components: FirewallComponents & { store: Store },
 ): () => void {
-  const { clock, run, log } = components
+  const { clock, run, log, store } = components
   if (!config.firewall || process.getuid?.() !== 0) return () => {}
   const networks = () => attachedNetworks(networkInterfaces()).join()
   let known = networks()
-  let timer: Timer
+  let others: readonly string[] = []
+  let timer: Timer | undefined
   let stopped = false
   const look = async (): Promise<void> => {
-    const now = networks()
+    // While nobody tells, those that were told last.
+    const told = await memberNetworks(store).catch(() => others)
+    const now = [networks(), ...told].join()
     const name = firewallName(config.dataDir)
     const stands = await firewallStands(name, run).catch(() => false)
     if (!stands || now !== known) {
       const stood = host.containment.firewall
-      if (stood) log.warn({ stands }, 'the firewall of guests is put up anew')
-      host.containment.firewall = await raiseFirewall(config, components, stood)
+      if (stood && !stands) log.warn({}, 'the firewall of guests is put up anew')
+      const options = { others: told, isNews: stood }
+      host.containment.firewall = await raiseFirewall(config, components, options)
+      others = told
       known = now
     }
     if (!stopped) timer = clock.setTimer(lookMs, () => void look())
   }
-  timer = clock.setTimer(lookMs, () => void look())
+  void look()
   return () => {
     stopped = true
-    timer.cancel()
+    timer?.cancel()
   }
 }
