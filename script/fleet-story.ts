@@ -56,9 +56,10 @@ export async function tellStory(init: StoryInit): Promise<StoryEnd> {
   for (const name of machineNames) {
     await macfleet(init, first, ['run', 'micro', '--name', name, ...small])
   }
-  const machines = await Promise.all(
-    machineNames.map(name => untilMachine(init, first, name, isReady)),
-  )
+  const machines = await until(init, 'all six answer', async () => {
+    const { items } = await read<{ items: VirtualMachine[] }>(init, first, machinesPath)
+    return items.length === machineNames.length && items.every(isReady) ? items : undefined
+  })
   show(await macfleet(init, first, ['get', 'vms', '-o', 'wide']))
   const leader = await until(init, 'somebody leads', async () => {
     const status = await read<FleetStatus>(init, first, '/fleet')
