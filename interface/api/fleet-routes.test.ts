@@ -32,6 +32,7 @@ test.each([
   ['POST', '/fleet/join', { token: 'x', more: 1 }, 400],
   ['POST', '/fleet/tokens', { uses: 0 }, 400],
   ['POST', '/fleet/tokens', [], 400],
+  ['POST', '/fleet/tokens', { rack: 'r1\u001b[2J' }, 400],
   ['POST', '/fleet/init', { address: 1 }, 400],
   ['POST', '/fleet/backup', {}, 400],
   ['PUT', '/fleet/restore', undefined, 400],
@@ -41,6 +42,14 @@ test.each([
 ])('refuses %s %s %j', async (method, path, body, code) => {
   const answer = await api.request(method, path, body === undefined ? {} : { body })
   expect(answer).toMatchObject({ code, json: { kind: 'Status' } })
+})
+
+test('a host with dots in its name can be let in and put out too', async () => {
+  for (const verb of ['approve', 'remove', 'forget']) {
+    const { json } = await api.request('POST', `/fleet/hosts/mac-9.lan/${verb}`)
+    expect(json.message).toContain('host')
+    expect(json.message).toContain('mac-9.lan')
+  }
 })
 
 test('a backup is streamed, and goes back with its passphrase', async () => {

@@ -1,7 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import Type, { type Static, type TSchema } from 'typebox'
 import { failure } from '../../base/errors.ts'
-import { isName } from '../../resources/metadata.ts'
 import { findCauses } from '../../resources/validate.ts'
 import { type VirtualMachine, virtualMachineKind } from '../../resources/virtual-machine.ts'
 import { readValue } from './body.ts'
@@ -18,7 +17,9 @@ const tokenSchema = Type.Object(
   {
     ttlMs: Type.Optional(Type.Integer({ minimum: 1000 })),
     uses: Type.Optional(Type.Integer({ minimum: 1 })),
-    rack: Type.Optional(Type.String({ maxLength: 63 })),
+    rack: Type.Optional(
+      Type.String({ maxLength: 63, pattern: '^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$' }),
+    ),
     machineIds: Type.Optional(Type.Array(Type.String({ maxLength: 128 }), { maxItems: 1000 })),
   },
   strict,
@@ -121,8 +122,9 @@ async function readInput<Schema extends TSchema>(
   throw failure('badRequest', { detail }, { causes })
 }
 
+/** A host's name may have dots. One that could not be named here could not be put out either. */
 function nameIn({ params: { name = '' } }: ApiRequest): string {
-  if (isName(name)) return name
+  if (name.length <= 253 && /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/.test(name)) return name
   throw failure('notFound', { resource: 'fleet', name: name.slice(0, 253) })
 }
 

@@ -8,8 +8,8 @@ import { printable } from './text.ts'
 export async function fleetLines(view: FleetView, paint: Paint, nowMs: number): Promise<string[]> {
   const lines =
     view.mode === 'fleet'
-      ? [`Fleet ${view.fleetId}, led by ${view.leader || 'nobody'}`]
-      : [`${view.host} is a single host; \`macfleet cluster init\` makes it a fleet`]
+      ? [printable(`Fleet ${view.fleetId}, led by ${view.leader || 'nobody'}`)]
+      : [printable(`${view.host} is a single host; \`macfleet cluster init\` makes it a fleet`)]
   if (!view.isStoreAvailable) {
     const since = Date.parse(view.unavailableSince)
     const age = Number.isNaN(since) ? '' : ` for ${formatAge(nowMs - since)}`
@@ -18,7 +18,8 @@ export async function fleetLines(view: FleetView, paint: Paint, nowMs: number): 
     lines.push('Guests run on. Bring back hosts that vote, or restore a backup.')
   }
   if (view.recoveringSince !== '') {
-    lines.push(paint('yellow', `Recovering since ${view.recoveringSince}: nothing is placed yet`))
+    const text = printable(`Recovering since ${view.recoveringSince}: nothing is placed yet`)
+    lines.push(paint('yellow', text))
   }
   const { transition } = view
   if (transition !== undefined && transition.state !== 'done') {
