@@ -45,6 +45,8 @@ export interface GuestRecord {
    * machine's any more. Absent in records from before there were placements.
    */
   diskEpoch?: number
+  /** The fleet's era in which it was last started; absent on a host that is alone. */
+  era?: number
   /** How often it was started. */
   runs: number
   /** Values of the start and restart annotations that were acted upon. */

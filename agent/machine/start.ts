@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs'
 import { isDeepStrictEqual } from 'node:util'
 import { preciseTimestamp } from '../../base/clock.ts'
 import { failure } from '../../base/errors.ts'
+import { readEra } from '../../cluster/fleet/era.ts'
 import type { Placement } from '../../cluster/fleet/placement.ts'
 import { requestOf } from '../../cluster/scheduler/amounts.ts'
 import { makeGuestFolder } from '../../kvm/guest-folder.ts'
@@ -46,8 +47,14 @@ export async function startGuest(
   // From here on it is this host's alone, until its lease ends or the machine is given up.
   const placement = await context.placements.claim(uid, machine.spec.onHostLoss)
   const { diskEpoch } = placement
-  const known = { ...before, imageDigest: image.record.digest }
-  const asked = diskEpoch === undefined ? known : { ...known, diskEpoch }
+  const { era: _, ...rest } = before
+  const era = await readEra(context.store)
+  const asked = {
+    ...rest,
+    imageDigest: image.record.digest,
+    ...(diskEpoch !== undefined && { diskEpoch }),
+    ...(era !== undefined && { era }),
+  }
   const record = await context.choosing.take(async () => {
     const others = context.records().filter(other => other.uid !== uid)
     const owners = await folderOwners(context.host.roots)

@@ -150,7 +150,8 @@ class PausableClock implements Clock {
 
   setTimer(delayMs: number, callback: () => void): Timer {
     const id = {}
-    this.#pending.set(id, { leftMs: delayMs / this.#rate, setMs: this.#world.nowMs, callback })
+    const leftMs = Math.max(1, delayMs) / this.#rate
+    this.#pending.set(id, { leftMs, setMs: this.#world.nowMs, callback })
     this.#arm(id)
     return {
       cancel: () => {

@@ -15,6 +15,7 @@ import { newTracked, type Tracked } from '../../agent/machine/tracked.ts'
 import { timestamp } from '../../base/clock.ts'
 import { failure, isFailure, messageOf } from '../../base/errors.ts'
 import { type Again, createWorkQueue, type WorkQueue } from '../../base/work-queue.ts'
+import { readEra } from '../../cluster/fleet/era.ts'
 import { createHostPlacements, type HostPlacements } from '../../cluster/fleet/host-placements.ts'
 import { isAnchored, takesRoom } from '../../cluster/fleet/placement.ts'
 import { followObjects } from '../../cluster/object-follow.ts'
@@ -228,13 +229,19 @@ export class Machines {
     return undefined
   }
 
-  async #withoutMachine({ uid, record }: Tracked): Promise<undefined> {
+  async #withoutMachine(tracked: Tracked): Promise<Again> {
+    const { uid, record } = tracked
     if (record === undefined && this.#processes.get(uid) === undefined) {
       this.#tracked.delete(uid)
       await this.#placements.remove(uid)
-      return
+      return undefined
+    }
+    const isKnown = this.#placements.isKnown() && record?.era !== undefined
+    if (isKnown && record.era === (await readEra(this.#parts.store))) {
+      return await this.#evict(tracked)
     }
     this.#parts.actor.log.error({ uid }, 'this host has a guest whose machine is not in the store')
+    return undefined
   }
 
   #remove(uid: string): void {
@@ -370,12 +377,14 @@ export class Machines {
     if (lacking.length > 0) throw failure('hostFull', { host, shortages: lacking.join('; ') })
     const placement = await this.#placements.claim(uid, machine.spec.onHostLoss)
     const { diskEpoch, leaseRevision, onHostLoss } = placement
+    const era = await readEra(this.#parts.store)
     const before = tracked.record ?? newRecord(uid, namespace, name)
     const { intent: _, guestEnding: __, notBeforeMs: ___, ...rest } = before
     const annotations = machine.metadata.annotations ?? {}
     tracked.record = {
       ...rest,
       ...(diskEpoch !== undefined && { diskEpoch }),
+      ...(era !== undefined && { era }),
       runs: before.startBegun ? before.runs : before.runs + 1,
       startBegun: true,
       request,

@@ -40,7 +40,6 @@ export function findUnsettled(fleet: Fleet): Unsettled[] {
   for (const host of fleet.hosts.filter(({ isOn }) => isOn)) {
     for (const uid of host.disk.keys()) {
       if (books.placements.get(uid)?.host === host.name) continue
-      if (!machines.has(uid)) continue // KNOWN
       found.push({ uid, text: `a disk on ${host.name}, which does not have the machine` })
     }
   }

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { longestRestartMs } from '../../agent/machine/record.ts'
-import { memberKey } from '../../cluster/fleet/keys.ts'
+import { fleetKey, memberKey } from '../../cluster/fleet/keys.ts'
 import { defaultTiming, type Timing } from '../../cluster/fleet/timing.ts'
 import { createObjects } from '../../cluster/objects.ts'
 import type { Amounts } from '../../resources/host.ts'
@@ -131,6 +131,8 @@ async function prepare(world: World, etcd: Etcd, names: readonly string[]): Prom
   const objects = createObjects({}, { store: etcd.store, clock, random })
   const metadata = { name: 'default' }
   await objects.create(namespaceKind, { apiVersion: 'v1', kind: 'Namespace', metadata })
+  const record = { fleetId: 'simulated', era: 1, revisionBase: 0, createdAt: '' }
+  await etcd.store.transaction({ compare: [], operations: [{ put: fleetKey, value: record }] })
   const operations = names.map(name => ({
     put: memberKey(name),
     value: { name, state: 'Approved' },
