@@ -11,6 +11,7 @@ import { fleetLines } from '../fleet-view.ts'
 import type { Invocation } from '../invocation.ts'
 import { formatValue, note, outputFormat, print } from '../output.ts'
 import { createTablePrinter } from '../table.ts'
+import { printable } from '../text.ts'
 import { memberAt, textOf } from '../untyped.ts'
 
 interface WaitOptions {
@@ -36,7 +37,7 @@ export function define(command: Command, invocation: Invocation): void {
 Examples:
   macfleet cluster init
   macfleet cluster token create --uses 12 --rack r2
-  macfleet cluster join TOKEN                        (on another host)
+  macfleet cluster join - < token                    (on another host)
   macfleet cluster status`,
   )
 }
@@ -117,7 +118,9 @@ A token with one use lets its host in at once. With more uses each host waits fo
     const { client } = await connect(invocation, list)
     const items = memberAt(await client.request('GET', '/fleet/tokens'), 'items')
     const rows = (Array.isArray(items) ? items : []).map(item =>
-      ['id', 'usesLeft', 'rack', 'expiresAt'].map(name => String(memberAt(item, name) ?? '-')),
+      ['id', 'usesLeft', 'rack', 'expiresAt'].map(name =>
+        printable(String(memberAt(item, name) ?? '-')),
+      ),
     )
     const paint = createPaint(invocation.stdout, invocation.environment)
     const grid = { headings: ['Id', 'Uses left', 'Rack', 'Expires'], rows }
@@ -138,6 +141,12 @@ function defineJoin(command: Command, invocation: Invocation): void {
     .description('let this host join a fleet; it must have no machines of its own')
     .argument('<token>', 'of `macfleet cluster token create`; - reads it from standard input')
     .option('--timeout <duration>', 'how long to wait, for an approval too', '10m')
+    .addHelpText(
+      'after',
+      `
+While it waits, everybody on this machine can see the token in the list of processes. Where there
+are others: \`macfleet cluster join -\`.`,
+    )
     .action(async (given: string) => {
       const { timeout } = optionsOf<WaitOptions>(command)
       const timeoutMs = durationOption(timeout, '--timeout', 'macfleet cluster join')
@@ -196,7 +205,9 @@ function defineBackup(command: Command, invocation: Invocation): void {
       const answer = await client.stream('POST', '/fleet/backup', { body, timeoutMs: 120_000 })
       const unfinished = `${file}.part`
       try {
-        await pipeline(answer, createWriteStream(unfinished, { mode: 0o600 }))
+        // Made anew: what somebody else has put there is not written to.
+        await rm(unfinished, { force: true })
+        await pipeline(answer, createWriteStream(unfinished, { flags: 'wx', mode: 0o600 }))
         const handle = await open(unfinished)
         await handle.sync().finally(() => handle.close())
         await rename(unfinished, file)
