@@ -1,4 +1,5 @@
 import { isFailure } from '../../base/errors.ts'
+import type { ImageStore } from '../../images/image-store.ts'
 import { removeGuestFolder } from '../../kvm/guest-folder.ts'
 import { killGuest, type StepContext } from './step-context.ts'
 import type { Tracked } from './tracked.ts'
@@ -12,13 +13,41 @@ export type RemoveContext = Pick<
 /** Removes what is on this host of a guest that does not run. May be repeated. */
 export async function removeGuest(
   { uid, folder }: Pick<Tracked, 'uid' | 'folder'>,
-  { images, imageUseChanged, reservations }: RemoveContext,
+  context: RemoveContext,
 ): Promise<void> {
   await removeGuestFolder(folder)
+  await releaseGuest(uid, context)
+}
+
+/** Lets go of what is held for a guest of which there is no file here. May be repeated. */
+export async function releaseGuest(
+  uid: string,
+  {
+    images,
+    imageUseChanged,
+    reservations,
+  }: Pick<RemoveContext, 'images' | 'imageUseChanged' | 'reservations'>,
+): Promise<void> {
   // Not only the one in its record: a start that failed early had no record yet.
   for (const { digest } of images.list()) await images.release(digest, uid)
   imageUseChanged()
   reservations.release(uid)
+}
+
+/**
+ * Lets go of images that are held for guests of which nothing is here: a daemon that was killed
+ * between the removal of a guest's folder and the rest, or before there was one, left them so. To be
+ * called before anything is started.
+ */
+export async function releaseLeftovers(
+  isHere: (uid: string) => boolean,
+  images: Pick<ImageStore, 'list' | 'users' | 'release'>,
+): Promise<void> {
+  for (const { digest } of images.list()) {
+    for (const { uid } of images.users(digest)) {
+      if (!isHere(uid)) await images.release(digest, uid)
+    }
+  }
 }
 
 /**

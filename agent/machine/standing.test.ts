@@ -47,3 +47,8 @@ test('a disk of an earlier epoch goes before the machine starts anew', () => {
 test('a disk from before there were placements is taken as it is', () => {
   expect(here(placed('Assigned'), {})).toBe('ours')
 })
+
+test('a host that is alone and had another name before keeps what it has', () => {
+  const before = placed('Claimed', { host: 'old-name', diskEpoch: 1 })
+  expect(standingOf(before, { diskEpoch: 1 }, 'mac-1', false)).toBe('unknown')
+})

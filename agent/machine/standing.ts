@@ -6,14 +6,17 @@ import type { GuestRecord } from './record.ts'
  * What a placement means to one host. `elsewhere`: the machine belongs to another host, to none, or
  * to this one anew without the disk that is here; what is here of it has to go.
  * @param placement undefined when there is none, or none is known
+ * @param hasPeers without others no machine is another host's: this one had another name before,
+ *   and what is here of its machines must not go
  */
 export function standingOf(
   placement: Placement | undefined,
   record: Pick<GuestRecord, 'diskEpoch'> | undefined,
   host: string,
+  hasPeers = true,
 ): Standing | 'elsewhere' {
   if (placement === undefined) return 'unknown'
-  if (placement.host !== host) return 'elsewhere'
+  if (placement.host !== host) return hasPeers ? 'elsewhere' : 'unknown'
   const { state, epoch, diskEpoch = epoch } = placement
   if (record?.diskEpoch !== undefined && record.diskEpoch !== diskEpoch) return 'elsewhere'
   switch (state) {
