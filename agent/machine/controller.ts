@@ -3,6 +3,7 @@ import { preciseTimestamp, timestamp } from '../../base/clock.ts'
 import { isFailure, MacfleetError, messageOf } from '../../base/errors.ts'
 import { createTurns } from '../../base/turns.ts'
 import { type Again, createWorkQueue, type WorkQueue } from '../../base/work-queue.ts'
+import { readEra } from '../../cluster/fleet/era.ts'
 import { createHostPlacements, type HostPlacements } from '../../cluster/fleet/host-placements.ts'
 import { isAnchored } from '../../cluster/fleet/placement.ts'
 import { type Following, followObjects } from '../../cluster/object-follow.ts'
@@ -19,6 +20,12 @@ import type { MachineContext } from './machine-context.ts'
 import { createMachineMetrics, type MachineMetrics } from './metrics.ts'
 import { ProcessBook } from './process-book.ts'
 import { type GuestRecord, readRecords } from './record.ts'
+import {
+  type RecoveryReport,
+  recoveryWaitMs,
+  startRecoveryReport,
+  whileRecovering,
+} from './recovery.ts'
 import { evictGuest, releaseGuest, releaseLeftovers } from './remove.ts'
 import { situationOf } from './situation.ts'
 import { standingOf } from './standing.ts'
@@ -62,6 +69,7 @@ class Controller implements MachineController {
   #hostDrains = false
   #endLease = () => {}
   #guardian: GuardianFollowing | undefined
+  #recovery: RecoveryReport | undefined
 
   constructor(context: MachineContext) {
     this.#context = context
@@ -91,6 +99,16 @@ class Controller implements MachineController {
       },
       this.#context,
     )
+    this.#recovery = startRecoveryReport(
+      {
+        host: host.name,
+        recovery: this.#context.recovery,
+        isReady: () => this.#guardian?.isTrue() ?? false,
+        tracked: () => this.#tracked.values(),
+        runs: uid => this.#runs(uid),
+      },
+      { ...this.#context, placements: this.#placements },
+    )
     this.#endLease = this.#context.lease.onChange(() => this.wake())
     // Whom the first list woke found no guardian yet, and not all are in the store to be seen.
     this.wake()
@@ -114,6 +132,7 @@ class Controller implements MachineController {
   async stop(): Promise<void> {
     this.#guardian?.stop()
     this.#endLease()
+    await this.#recovery?.stop()
     await Promise.all([this.#placements, ...this.#followings].map(one => one.stop()))
     for (const tracked of this.#tracked.values()) tracked.stopping?.abort()
     await this.#queue.stop()
@@ -171,7 +190,9 @@ class Controller implements MachineController {
     const tracked = this.#tracked.get(uid)
     if (tracked === undefined || !this.#guardian?.isTrue()) return undefined
     this.#adopt(tracked)
-    if (this.#standing(tracked) === 'elsewhere') return await this.#evict(tracked)
+    if (this.#standing(tracked) === 'elsewhere') {
+      return this.#recovers() ? { againMs: recoveryWaitMs } : await this.#evict(tracked)
+    }
     const machine = await this.#machineOf(tracked)
     if (machine === undefined) return await this.#withoutMachine(tracked)
     let step: Step = { kind: 'rest' }
@@ -180,6 +201,7 @@ class Controller implements MachineController {
       const standing = this.#standing(tracked)
       if (standing === 'elsewhere') return { againMs: 0 }
       step = decide(situationOf(machine, tracked, this.#surroundings(uid, standing)))
+      if (this.#recovers()) step = whileRecovering(step)
       const goOn = await this.#perform(step, tracked, machine)
       if (step.kind === 'destroy') {
         this.#tracked.delete(uid)
@@ -190,6 +212,10 @@ class Controller implements MachineController {
     }
     if (isTold(this.#standing(tracked))) await this.#tellStatus(tracked, step)
     return this.#nextLook(tracked, machine, step)
+  }
+
+  #recovers(): boolean {
+    return this.#context.recovery() !== undefined
   }
 
   #standing({ uid, record }: Tracked): Standing | 'elsewhere' {
@@ -213,18 +239,25 @@ class Controller implements MachineController {
 
   /**
    * A guest whose machine is not in the store is neither started, stopped nor removed: a deletion
-   * goes through the finalizer, so a machine can't be missing unless the store lost it.
+   * goes through the finalizer, so a machine can't be missing unless the store lost it. But in a
+   * fleet it may have been lost with this host, and deleted while that was away.
    */
-  async #withoutMachine({ uid, namespace, name, folder, record }: Tracked): Promise<undefined> {
+  async #withoutMachine(tracked: Tracked): Promise<Again> {
+    const { uid, namespace, name, folder, record } = tracked
     if (record === undefined && this.#processes.get(uid) === undefined) {
       // Deleted before anything was made of it, or we died between its deletion and this.
       await releaseGuest(uid, this.#context)
       this.#tracked.delete(uid)
       await this.#placements.remove(uid)
-      return
+      return undefined
+    }
+    const isKnown = this.#placements.isKnown() && record?.era !== undefined
+    if (isKnown && record.era === (await readEra(this.#context.store))) {
+      return await this.#evict(tracked)
     }
     const fields = { uid, namespace, name, folder: folder.path }
     this.#context.log.error(fields, 'this host has a guest whose machine is not in the store')
+    return undefined
   }
 
   async #machineOf(tracked: Tracked): Promise<VirtualMachine | undefined> {
@@ -247,11 +280,14 @@ class Controller implements MachineController {
     }
   }
 
+  #runs(uid: string): boolean {
+    const process = this.#processes.get(uid)
+    return process !== undefined && process.ended === undefined
+  }
+
   /** Takes control of a QEMU that runs: just started, or found after a restart of the daemon. */
   #adopt(tracked: Tracked): void {
-    const process = this.#processes.get(tracked.uid)
-    const runs = process !== undefined && process.ended === undefined
-    if (!runs || tracked.runtime !== undefined) return
+    if (!this.#runs(tracked.uid) || tracked.runtime !== undefined) return
     const request = tracked.record?.request
     if (request !== undefined) this.#context.reservations.adopt(tracked.uid, request)
     clearObstacle(tracked)
