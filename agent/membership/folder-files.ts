@@ -99,7 +99,7 @@ export async function writeMembership(
   await write('fleet.json', JSON.stringify(file))
 }
 
-/** Puts the membership that was written in the place of the one before. */
+/** Puts the membership that was written in the place of the one before, whose keys go. */
 export async function replaceMembership(folders: Folders): Promise<void> {
   const { fleet, old } = folders
   if (existsSync(fleet)) {
@@ -107,6 +107,7 @@ export async function replaceMembership(folders: Folders): Promise<void> {
     await rename(fleet, old)
   }
   await finishRename(folders)
+  await rm(old, { recursive: true, force: true })
 }
 
 /** Ends the membership on this host's side. */

@@ -1,3 +1,4 @@
+import { readdirSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { systemClock } from '../../base/clock.ts'
 import { defaultLimits } from '../../base/limits.ts'
@@ -119,4 +120,16 @@ test('certificates come from the members that are known, not from who is at thei
   const { address, version } = third.machine
   const renewing = renewCertificates({ ...components, address: () => address, version })
   await expect(renewing).rejects.toMatchObject({ code: 'certificateRefused' })
+})
+
+test('who joins again keeps no keys of the membership before', async () => {
+  const fleet = makeFleet()
+  const first = await fleet.begin()
+  const second = await fleet.join(await tokenOf(first))
+  const { machine } = second
+  await second.stop()
+  await removeMember(fleet.store, machine.name)
+  const again = await fleet.join(await tokenOf(first), { ...machine, rejoin: true })
+  expect(again.folder.identity.hostId).not.toBe(second.folder.identity.hostId)
+  expect(readdirSync(machine.dataDir)).toEqual(['fleet'])
 })
