@@ -15,6 +15,7 @@ import { readBootId } from '../guardian/registry.ts'
 import { keepGuardian } from '../guardian-keeper.ts'
 import { ownVersion } from '../host-controller.ts'
 import { startHostLease } from '../host-lease.ts'
+import type { Recovery } from '../machine/recovery.ts'
 import type { FleetFolder } from '../membership/fleet-folder.ts'
 import type { Undo } from '../undo.ts'
 import { ownAddress } from './address.ts'
@@ -123,6 +124,7 @@ export async function openFleetGround(
     guardian: lease.guardian,
     lease,
     timing: defaultTiming,
+    recovery: () => recoveryOf(fleet),
     fenced: true,
     address: address.host,
     operations: fleetOperations(
@@ -155,6 +157,11 @@ export async function openFleetGround(
     // Nothing here is mended by a restart.
     checkHealth: async () => {},
   }
+}
+
+function recoveryOf(fleet: FleetFolder): Recovery | undefined {
+  const { era, revisionBase, recoveringSince } = fleet.known().fleet
+  return recoveringSince === undefined ? undefined : { era, beganAfter: revisionBase }
 }
 
 /** The others have put this host out: what runs here is its no more. */

@@ -5,6 +5,7 @@ import type { Store } from '../../cluster/store/store.ts'
 import type { FleetOperations } from '../../interface/api/fleet-operations.ts'
 import type { Guardian } from '../guardian/client.ts'
 import type { HeldLease } from '../host-lease.ts'
+import type { Recovery } from '../machine/recovery.ts'
 
 /**
  * What the rest of the daemon stands on, which is not the same for a single host and for a host of
@@ -23,6 +24,8 @@ export interface Ground {
   guardian: Guardian
   lease: HeldLease
   timing: Timing
+  /** Undefined unless the fleet was restored from a backup, and hosts have yet to report. */
+  recovery(): Recovery | undefined
   /** Whether hosts hold leases, and lost ones are replaced. */
   fenced: boolean
   /** Where the others reach this host; undefined for a single one. */

@@ -15,15 +15,9 @@ import { discardFleetFolder } from '../membership/folder-files.ts'
 import { ownAddress } from './address.ts'
 import { createEtcdParts, type EtcdParts } from './etcd-parts.ts'
 import { setGuestsAside, setLevelAside } from './level-aside.ts'
-import { signOff } from './sign-off.ts'
+import { type Leaving, signOff } from './sign-off.ts'
 import { spendToken } from './spent-token.ts'
 import type { TransitionWork } from './transitions.ts'
-
-/**
- * Why a host leaves: `drained`, it has no machines; `forced`, it gives them up, also when the fleet
- * can't be told; `removed`, the others have put it out already.
- */
-export type Leaving = 'drained' | 'forced' | 'removed'
 
 /** Which host leaves. */
 export interface LeaveFleetInit {

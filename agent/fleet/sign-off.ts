@@ -9,7 +9,12 @@ import { listMembers, memberOf, removeMember } from '../../cluster/membership/me
 import { createObjects } from '../../cluster/objects.ts'
 import type { Store } from '../../cluster/store/store.ts'
 import { hostKind } from '../../resources/host.ts'
-import type { Leaving } from './leave-fleet.ts'
+
+/**
+ * Why a host leaves: `drained`, it has no machines; `forced`, it gives them up, also when the fleet
+ * can't be told; `removed`, the others have put it out already.
+ */
+export type Leaving = 'drained' | 'forced' | 'removed'
 
 /** Which host signs off. */
 export interface SignOffInit {

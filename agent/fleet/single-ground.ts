@@ -53,6 +53,7 @@ export async function openSingleGround(
     guardian: lease.guardian,
     lease,
     timing: defaultTiming,
+    recovery: () => undefined,
     fenced: false,
     address: undefined,
     operations,

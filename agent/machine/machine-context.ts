@@ -13,6 +13,7 @@ import type { Reservations } from '../capacity.ts'
 import type { Guardian } from '../guardian/client.ts'
 import type { HeldLease } from '../host-lease.ts'
 import type { GuestHost } from './guest-host.ts'
+import type { Recovery } from './recovery.ts'
 
 /** What the machine controller needs. */
 export interface MachineContext {
@@ -30,6 +31,8 @@ export interface MachineContext {
   host: GuestHost
   reservations: Reservations
   lease: HeldLease
+  /** Undefined unless the fleet was restored, and hosts have yet to report. */
+  recovery(): Recovery | undefined
   /** Whether there are other hosts, to which a machine can go that this one does not take. */
   hasPeers: boolean
   /** What guests may have of this host, by the newest sample. */

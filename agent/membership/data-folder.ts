@@ -12,7 +12,7 @@ const fileOf = (dataDir: string): string => join(dataDir, 'machine-id')
 /**
  * Sees that a data folder is on the machine that it was made on, before anything of it is used.
  * @returns writes down whose it is, when nobody has; to be called when all else was found right
- * @throws adoptNeeded on another machine; badRequest when it is bound and this one has no machine id
+ * @throws adoptNeeded on another machine; badRequest when it is bound and this one has no id
  */
 export async function checkDataFolder(
   { dataDir, machineIdFile }: FleetFolderInit,

@@ -175,3 +175,28 @@ test('an old list takes nothing away that is known from later', async () => {
   await expect.poll(() => watches).toBe(2)
   expect(placements.of('a')?.epoch).toBe(1)
 })
+
+test('a guest that runs here beats what a backup says, unless it was claimed since', async () => {
+  const { placements, assign, read } = await openHost()
+  const placement = (diskEpoch: number): Placement => ({
+    ...given('vm-1', 'mac-1'),
+    ...{ epoch: diskEpoch, diskEpoch, state: 'Claimed', changedAt: at },
+  })
+  await assign('vm-1', 'mac-2')
+  expect(await placements.takeOver(placement(7), 1_000)).toBe(true)
+  expect(await read('vm-1')).toMatchObject({ host: 'mac-1', state: 'Claimed', diskEpoch: 7 })
+  const claimedBy = (await read('vm-1'))?.leaseRevision ?? 0
+  expect(await placements.takeOver(placement(8), claimedBy - 1)).toBe(false)
+  expect(await read('vm-1')).toMatchObject({ diskEpoch: 7 })
+})
+
+test('a machine of a backup that is nowhere is given up, and one that may be anywhere lost', async () => {
+  const { placements, assign, read } = await openHost()
+  const why = { reason: 'NotFound', message: 'm' }
+  for (const uid of ['vm-1', 'vm-2']) await assign(uid)
+  await placements.claim('vm-1', 'Wait')
+  await placements.claim('vm-2', 'Replace')
+  for (const uid of ['vm-1', 'vm-2']) expect(await placements.miss(uid, why)).toBe(true)
+  expect(await read('vm-1')).toMatchObject({ state: 'Gone', ...why })
+  expect(await read('vm-2')).toMatchObject({ state: 'Lost', ...why })
+})

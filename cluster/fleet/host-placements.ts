@@ -6,7 +6,7 @@ import type { Log } from '../../base/log.ts'
 import type { Amounts } from '../../resources/host.ts'
 import { followPrefix } from '../store/follow.ts'
 import type { Compare, Entry, Store } from '../store/store.ts'
-import { hostLeaseKey, placementKey, placementPrefix } from './keys.ts'
+import { hostLeaseKey, hostReportKey, placementKey, placementPrefix } from './keys.ts'
 import { claimed, moved, type Placement, placementOf, writePlacement } from './placement.ts'
 
 /** Whose placements. */
@@ -57,6 +57,17 @@ export interface HostPlacements {
   wake(uid: string, request: Amounts): Promise<boolean>
   /** Gives up a machine whose guest has ended, so that it starts elsewhere. */
   surrender(uid: string, why: Explanation): Promise<boolean>
+  /**
+   * Of a fleet that recovers: the guest runs here, whatever the backup says of its machine.
+   * @param given what to write where the backup knows of no placement at all
+   * @param beganAfter revisions up to this one are the backup's
+   * @returns false when another host has claimed it since, or something has changed
+   */
+  takeOver(given: Placement, beganAfter: number): Promise<boolean>
+  /** Of a fleet that recovers: nothing is here of a machine that should be. */
+  miss(uid: string, why: Explanation): Promise<boolean>
+  /** Says that all which runs here is in its placements. */
+  report(era: number): Promise<void>
   /** Its machine is gone, and so is all that was here of it. */
   remove(uid: string): Promise<void>
   stop(): Promise<void>
@@ -113,7 +124,7 @@ export function createHostPlacements(
   }
   const step = async (
     uid: string,
-    state: 'Refused' | 'Resting' | 'Waking' | 'Lost',
+    state: 'Refused' | 'Resting' | 'Waking' | 'Lost' | 'Gone',
     said: { request?: Amounts; reason?: string; message?: string } = {},
   ): Promise<boolean> => {
     const from = ownEntry(uid)
@@ -149,6 +160,38 @@ export function createHostPlacements(
     rest: uid => step(uid, 'Resting'),
     wake: (uid, request) => step(uid, 'Waking', { request }),
     surrender: (uid, why) => step(uid, 'Lost', why),
+    async takeOver(given, beganAfter) {
+      const key = placementKey(given.uid)
+      const from = entries.get(given.uid)
+      const current = from === undefined ? given : placementOf(from)
+      if (current.state === 'Claimed' && (current.leaseRevision ?? 0) > beganAfter) return false
+      const leaseRevision = init.leaseRevision()
+      if (leaseRevision === undefined) throw failure('hostLeaseMissing', { host: init.host })
+      const { onHostLoss, diskEpoch, host } = given
+      const epoch = Math.max(current.epoch, given.epoch)
+      const kept = { ...current, epoch, host, ...(diskEpoch !== undefined && { diskEpoch }) }
+      const next = claimed(kept, { leaseRevision, onHostLoss, at: timestamp(clock) })
+      // Not one of the steps there are between backups, so not written as one.
+      const { succeeded } = await store.transaction({
+        compare: [
+          { key, modRevision: from?.modRevision ?? 0 },
+          { key: hostLeaseKey(init.host), createRevision: leaseRevision },
+        ],
+        operations: [{ put: key, value: { ...next } as unknown as JsonValue }],
+      })
+      const { entry, revision } = await store.get(key)
+      learn(key, entry, revision)
+      return succeeded
+    },
+    async miss(uid, why) {
+      const from = ownEntry(uid)
+      const replaced = from !== undefined && placementOf(from).onHostLoss === 'Replace'
+      return await step(uid, replaced ? 'Lost' : 'Gone', why)
+    },
+    async report(era) {
+      const operations = [{ put: hostReportKey(init.host), value: { era } }]
+      await store.transaction({ compare: [], operations })
+    },
     async remove(uid) {
       const key = placementKey(uid)
       const from = ownEntry(uid)

@@ -25,12 +25,17 @@ export const hostTrustPrefix = 'fleet/trust/'
 /** The name of the member that has a peer id, so that no two have the same. */
 export const peerNamePrefix = 'fleet/peers/'
 
+/** What each host has said of its guests since the fleet was restored, by its name: `HostReport`. */
+export const hostReportPrefix = 'fleet/reports/'
+
 /** The key of one member's record. */
 export const memberKey = (host: string): string => `${memberPrefix}${host}`
 /** The key that is there while a host's lease is. */
 export const hostLeaseKey = (host: string): string => `${hostLeasePrefix}${host}`
 /** The key that changes with each life of a host's lease. */
 export const hostLifeKey = (host: string): string => `${hostLifePrefix}${host}`
+/** The key of a host's report. */
+export const hostReportKey = (host: string): string => `${hostReportPrefix}${host}`
 /** The key of a machine's placement. */
 export const placementKey = (uid: string): string => `${placementPrefix}${uid}`
 /** The key of what a host trusts. */

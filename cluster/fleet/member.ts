@@ -57,3 +57,9 @@ export interface HostLease {
   /** The kernel's boot id: another one means that the machine was restarted. */
   bootId: string
 }
+
+/** The value of `fleet/reports/NAME`: all that runs on the host is in its placements. */
+export interface HostReport {
+  /** The fleet's, in which it was said. */
+  era: number
+}

@@ -4,7 +4,7 @@ import { findCondition } from '../../resources/condition.ts'
 import { hostKind } from '../../resources/host.ts'
 import { virtualMachineKind } from '../../resources/virtual-machine.ts'
 import { leaderBench } from '../../test/support/leader-bench.ts'
-import { fleetKey, hostLeaseKey, memberKey, placementKey } from '../fleet/keys.ts'
+import { fleetKey, hostLeaseKey, hostReportKey, memberKey, placementKey } from '../fleet/keys.ts'
 import { defaultTiming } from '../fleet/timing.ts'
 import type { Store } from '../store/store.ts'
 import { forgetHost } from './forget.ts'
@@ -182,8 +182,15 @@ test('a restored fleet decides nothing until all of its hosts have reported', as
   const bench = await leaderBench()
   for (const name of ['h1', 'h2']) await bench.member(name)
   const value = { fleetId: 'f', era: 2, recoveringSince: 'x' }
+  const report = (host: string, era: number) =>
+    bench.store.transaction({
+      compare: [],
+      operations: [{ put: hostReportKey(host), value: { era } }],
+    })
   await bench.store.transaction({ compare: [], operations: [{ put: fleetKey, value }] })
   await bench.host({ name: 'h1' })
+  await report('h1', 2)
+  await report('h2', 1)
   bench.leader('h1')
   await bench.machine('web')
   await bench.machine('gone')
@@ -191,7 +198,11 @@ test('a restored fleet decides nothing until all of its hosts have reported', as
   await bench.clock.advance(20_000)
   expect(await bench.placements()).toEqual([])
   expect(await bench.find('gone')).toBeDefined()
+  // It lives, and has said what runs on it in the era before, but not in this one.
   await bench.host({ name: 'h2' })
+  await bench.clock.advance(20_000)
+  expect(await bench.placements()).toEqual([])
+  await report('h2', 2)
   await bench.until(async () => (await bench.placement('web'))?.state === 'Claimed')
   await bench.until(async () => (await bench.find('gone')) === undefined)
   expect((await bench.store.get(fleetKey)).entry?.value).toEqual({ fleetId: 'f', era: 2 })
