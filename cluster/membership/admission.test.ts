@@ -1,4 +1,5 @@
 import { beforeEach, expect, test } from 'vitest'
+import { timestamp } from '../../base/clock.ts'
 import { defaultLimits } from '../../base/limits.ts'
 import { silentLog } from '../../base/log.ts'
 import { createManualClock, type ManualClock } from '../../base/manual-clock.ts'
@@ -237,6 +238,22 @@ test('an address is the same however it is written', async () => {
   const longer = host({ address: 'FD00:0:0::0001' })
   await expect(ask(longer, await token())).rejects.toEqual(refuses('hostAddressTaken'))
   await approved(host({ address: 'fd00::2' }), await token())
+})
+
+test('a member of a backup is none of the restored fleet until it has joined anew', async () => {
+  const from = host()
+  const old = await token()
+  const { member } = await approved(from, old)
+  await clock.advance(60_000)
+  const { entry } = await store.get(fleetKey)
+  const record = { ...(entry?.value as object), recoveringSince: timestamp(clock) }
+  await store.transaction({ compare: [], operations: [{ put: fleetKey, value: record }] })
+  await expect(renew(from, member.hostId)).rejects.toEqual(refuses('notMember'))
+  // Nor by saying once more what it said when it came in.
+  await expect(ask(from, old)).rejects.toEqual(refuses('tokenUsedUp'))
+  await clock.advance(60_000)
+  const again = await approved(from, await token())
+  expect((await renew(from, again.member.hostId)).member.name).toBe(from.name)
 })
 
 test('what an operator reads before an approval has no control characters', async () => {

@@ -119,12 +119,21 @@ export function hostIdOf(fleetId: string, peerId: string, joinId: string): strin
 
 async function isTakenUpAgain(
   store: Store,
-  { fleetId }: FleetRecord,
+  fleet: FleetRecord,
   { peerId, request }: ProvenRequest<JoinRequest>,
 ): Promise<boolean> {
   const { entry } = await store.get(memberKey(request.name))
   const member = entry === undefined ? undefined : memberOf(entry)
-  return member?.peerId === peerId && member.hostId === hostIdOf(fleetId, peerId, request.joinId)
+  const hostId = hostIdOf(fleet.fleetId, peerId, request.joinId)
+  return member?.peerId === peerId && member.hostId === hostId && hasJoinedSince(fleet, member)
+}
+
+/**
+ * Whether a member has joined since the fleet was restored, if it was. The list in a backup may
+ * have hosts that were removed later: they come in by a new token or not at all.
+ */
+function hasJoinedSince({ recoveringSince }: FleetRecord, { joinedAt }: Member): boolean {
+  return recoveringSince === undefined || Date.parse(joinedAt) >= Date.parse(recoveringSince)
 }
 
 /** @returns undefined when something changed meanwhile: try again */
@@ -140,7 +149,7 @@ async function joinOnce(
   const { entries } = await store.list(memberPrefix)
   const entry = entries.find(({ key }) => key === memberKey(request.name))
   const own = entry === undefined ? undefined : memberOf(entry)
-  if (own?.peerId === peerId && own.hostId === hostId) {
+  if (own?.peerId === peerId && own.hostId === hostId && hasJoinedSince(fleet, own)) {
     if (own.state === 'Pending') return { state: 'Pending' }
     return certify(own, proven, { fleet, authorities }, components)
   }
@@ -306,14 +315,26 @@ async function renew(
     const { record: authorities } = await readAuthorities(store)
     const { entry } = await store.get(memberKey(request.name))
     const found = entry === undefined ? undefined : memberOf(entry)
-    const member = checkMember(found, wanted)
+    const member = checkRenewable(found, wanted, fleet)
     checkAddress(member.name, address, (await store.list(memberPrefix)).entries.map(memberOf))
     return await certify({ ...member, address }, proven, { fleet, authorities }, components)
   } catch (error) {
     // While nothing can be decided nobody can be removed, so what was known last still holds.
     if (!isFailure(error, 'unavailable')) throw error
-    const member = checkMember(members.get(request.name), wanted)
+    const member = checkRenewable(members.get(request.name), wanted, known().fleet)
     checkAddress(member.name, address, members.all())
     return certify({ ...member, address }, proven, known(), components)
   }
+}
+
+/** @throws notMember */
+function checkRenewable(
+  found: Member | undefined,
+  wanted: Pick<Member, 'name' | 'peerId' | 'hostId'>,
+  fleet: FleetRecord,
+): Member {
+  const member = checkMember(found, wanted)
+  if (hasJoinedSince(fleet, member)) return member
+  const detail = 'the fleet was restored since it joined'
+  throw failure('notMember', { name: member.name, detail })
 }
