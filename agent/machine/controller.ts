@@ -251,8 +251,8 @@ class Controller implements MachineController {
       await this.#placements.remove(uid)
       return undefined
     }
-    const isKnown = this.#placements.isKnown() && record?.era !== undefined
-    if (isKnown && record.era === (await readEra(this.#context.store))) {
+    const era = record?.era
+    if (era !== undefined && era === (await readEra(this.#context.store))) {
       return await this.#evict(tracked)
     }
     const fields = { uid, namespace, name, folder: folder.path }

@@ -236,8 +236,8 @@ export class Machines {
       await this.#placements.remove(uid)
       return undefined
     }
-    const isKnown = this.#placements.isKnown() && record?.era !== undefined
-    if (isKnown && record.era === (await readEra(this.#parts.store))) {
+    const era = record?.era
+    if (era !== undefined && era === (await readEra(this.#parts.store))) {
       return await this.#evict(tracked)
     }
     this.#parts.actor.log.error({ uid }, 'this host has a guest whose machine is not in the store')

@@ -56,7 +56,7 @@ export class Violation extends Error {
   constructor(message: string, subjects: readonly string[]) {
     super(message)
     this.name = 'Violation'
-    this.subjects = subjects
+    this.subjects = subjects.filter(subject => subject !== '')
   }
 }
 
