@@ -34,7 +34,7 @@ export interface FaultPlan {
   count: number
   hosts: readonly string[]
   racks: readonly string[]
-  /** The longest that one lasts. A few are as long as that, most are short. */
+  /** The longest that one lasts. A third is drawn up to it, the others are short. */
   mostMs: number
 }
 
@@ -43,6 +43,22 @@ const shortMs = 4_000
 /** So many at a time: of three voters one may be left, but all come back. */
 const atOnce = 2
 const healMs = 120_000
+
+/** What is drawn from: some more often than others. */
+const kinds: readonly Fault['kind'][] = [
+  ...([
+    'kill',
+    'kill',
+    'kill',
+    'kill',
+    'freeze',
+    'freeze',
+    'freeze',
+    'powerOff',
+    'powerOff',
+  ] as const),
+  ...(['restart', 'cut', 'cut', 'cutBetween', 'partition'] as const),
+]
 
 /** Draws faults; the same ones from the same seed. */
 export function drawFaults({ count, hosts, racks, mostMs }: FaultPlan, random: Random): Fault[] {
@@ -53,32 +69,29 @@ export function drawFaults({ count, hosts, racks, mostMs }: FaultPlan, random: R
     return found
   }
   const draw = (): Fault => {
-    const isLong = below(5) === 0
+    const isLong = below(3) === 0
     const lastsMs = 500 + below(isLong ? mostMs : Math.min(mostMs, shortMs))
     const common = { lastsMs, pauseMs: 300 + below(2_500) }
+    const kind = pick(kinds)
     const host = pick(hosts)
     const oneWay = below(2) === 0
-    switch (below(10)) {
-      case 0:
-      case 1:
-      case 2:
-      case 3:
-        return { ...common, kind: 'kill', host, role: pick(roles), pick: below(1_000) }
-      case 4:
-      case 5:
-        return { ...common, kind: 'freeze', host, role: pick(roles), pick: below(1_000) }
-      case 6:
-        return { ...common, kind: below(3) === 0 ? 'restart' : 'powerOff', host }
-      case 7:
-        return { ...common, kind: 'cut', host, direction: pick(['both', 'sent', 'received']) }
-      case 8: {
+    switch (kind) {
+      case 'kill':
+      case 'freeze':
+        return { ...common, kind, host, role: pick(roles), pick: below(1_000) }
+      case 'restart':
+      case 'powerOff':
+        return { ...common, kind, host }
+      case 'cut':
+        return { ...common, kind, host, direction: pick(['both', 'sent', 'received']) }
+      case 'cutBetween': {
         const other = pick(hosts.filter(one => one !== host))
-        return { ...common, kind: 'cutBetween', host, other, oneWay }
+        return { ...common, kind, host, other, oneWay }
       }
-      default: {
+      case 'partition': {
         const from = pick(racks)
         const to = pick(racks.filter(one => one !== from))
-        return { ...common, kind: 'partition', from, to, oneWay }
+        return { ...common, kind, from, to, oneWay }
       }
     }
   }
