@@ -104,7 +104,7 @@ test('a host that can not sign passes joins and renewals on to one that can', as
   await expect(refused).rejects.not.toThrow(first.machine.name)
 })
 
-test('certificates come from the members that are known, not from who is at their address', async () => {
+test('certificates come from the member that was asked, not from who has its address', async () => {
   const fleet = makeFleet()
   const first = await fleet.begin()
   const second = await fleet.join(await tokenOf(first))
