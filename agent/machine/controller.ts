@@ -3,7 +3,7 @@ import { preciseTimestamp, timestamp } from '../../base/clock.ts'
 import { isFailure, MacfleetError, messageOf } from '../../base/errors.ts'
 import { createTurns } from '../../base/turns.ts'
 import { type Again, createWorkQueue, type WorkQueue } from '../../base/work-queue.ts'
-import { readEra } from '../../cluster/fleet/era.ts'
+import { isRemoved } from '../../cluster/fleet/era.ts'
 import { createHostPlacements, type HostPlacements } from '../../cluster/fleet/host-placements.ts'
 import { isAnchored } from '../../cluster/fleet/placement.ts'
 import { type Following, followObjects } from '../../cluster/object-follow.ts'
@@ -252,7 +252,7 @@ class Controller implements MachineController {
       return undefined
     }
     const era = record?.era
-    if (era !== undefined && era === (await readEra(this.#context.store))) {
+    if (era !== undefined && (await isRemoved(tracked, era, this.#context.store))) {
       return await this.#evict(tracked)
     }
     const fields = { uid, namespace, name, folder: folder.path }
