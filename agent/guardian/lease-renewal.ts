@@ -46,6 +46,8 @@ export function createRenewer(init: LeaseParameters, components: RenewerComponen
   const agent = new Agent({
     keepAlive: true,
     maxSockets: 1,
+    rejectUnauthorized: true,
+    minVersion: 'TLSv1.2',
     ca: readFileSync(authorityPath),
     cert: readFileSync(certificatePath),
     key: readFileSync(keyPath),

@@ -1,11 +1,12 @@
 import { readdirSync } from 'node:fs'
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test, vi } from 'vitest'
 import { systemClock } from '../../base/clock.ts'
 import { defaultLimits } from '../../base/limits.ts'
 import { approveMember, listMembers, removeMember } from '../../cluster/membership/members.ts'
 import { listTokens } from '../../cluster/membership/tokens.ts'
 import { componentsOf, makeFleet, makeMachine, tokenOf } from '../../test/support/fleet-hosts.ts'
 import { openFleetFolder } from './fleet-folder.ts'
+import { askPeer } from './peer-client.ts'
 import { renewCertificates } from './renewal.ts'
 import type { PeerRoutes } from './server.ts'
 
@@ -132,4 +133,15 @@ test('who joins again keeps no keys of the membership before', async () => {
   const again = await fleet.join(await tokenOf(first), { ...machine, rejoin: true })
   expect(again.folder.identity.hostId).not.toBe(second.folder.identity.hostId)
   expect(readdirSync(machine.dataDir)).toEqual(['fleet'])
+})
+
+test('who answers is verified, also where the environment turns that off', async () => {
+  const [one, other] = [await makeFleet().begin(), await makeFleet().begin()]
+  vi.stubEnv('NODE_TLS_REJECT_UNAUTHORIZED', '0')
+  onTestFinished(() => void vi.unstubAllEnvs())
+  const { address } = one.machine
+  const ask = ({ folder }: typeof one) =>
+    askPeer({ address, path: '/v1/hello', ca: folder.tls('hosts').ca }, { limits: defaultLimits })
+  await expect(ask(other)).rejects.toMatchObject({ code: 'fleetUnreachable' })
+  expect(await ask(one)).toMatchObject({ fleetId: one.folder.identity.fleetId })
 })

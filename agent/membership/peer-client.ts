@@ -51,6 +51,8 @@ export async function askPeer(asked: PeerRequest, components: PeerClientComponen
   const { address, ca, check, own } = asked
   const options: RequestOptions = {
     ca,
+    // Said, so that nobody's NODE_TLS_REJECT_UNAUTHORIZED says otherwise.
+    rejectUnauthorized: true,
     minVersion: 'TLSv1.3',
     // Without a session of before, what is checked is what is shown now.
     agent: false,

@@ -162,7 +162,10 @@ function secureCredentials(tls: EtcdTls, hostname: string, grpc: Rpc['grpc']) {
     Buffer.from(certificateAuthority),
     Buffer.from(key),
     Buffer.from(certificate),
-    { checkServerIdentity: (_, shown) => checkServerIdentity(address, shown) },
+    {
+      checkServerIdentity: (_, shown) => checkServerIdentity(address, shown),
+      rejectUnauthorized: true,
+    },
   )
 }
 
