@@ -19,6 +19,8 @@ export interface Term {
   fence: number
   /** To be compared in every transaction that decides something; it fails once the term is over. */
   compare: Compare
+  /** The host that led before, when it was another one. */
+  predecessor?: string
   /** Aborted as soon as the term is known to be over; it may have been over before that. */
   signal: AbortSignal
 }
@@ -85,6 +87,7 @@ class Campaign {
   readonly stopping = new AbortController()
   leader: Leader | undefined
   leads = false
+  #lastHost: string | undefined
 
   constructor(init: LeadershipInit, components: LeadershipComponents) {
     this.#init = init
@@ -137,6 +140,7 @@ class Campaign {
 
   #sawLeader(entry: Entry | undefined): void {
     this.leader = entry === undefined ? undefined : (entry.value as unknown as Leader)
+    this.#lastHost = this.leader?.host ?? this.#lastHost
   }
 
   /** Resolves when the leader's key is gone, or was watched for long. */
@@ -194,13 +198,17 @@ class Campaign {
   async #lead(won: { lease: string; fence: number; sentMs: number; value: Leader }): Promise<void> {
     const { log } = this.#components
     const { fence, value } = won
+    const predecessor = this.#lastHost
+    this.#lastHost = value.host
     const over = new AbortController()
     const signal = AbortSignal.any([over.signal, this.stopping.signal])
     this.leader = value
     this.leads = true
     log.info({ fence }, 'this host leads')
     const compare = { key: leaderKey, createRevision: fence }
-    const work = this.#init.lead({ fence, compare, signal })
+    const isOther = predecessor !== undefined && predecessor !== value.host
+    const term = { fence, compare, signal, ...(isOther && { predecessor }) }
+    const work = this.#init.lead(term)
     const endings = [
       work.finally(() => over.abort(termOver)),
       this.#renew(won.lease, won.sentMs, signal).finally(() => over.abort(termOver)),

@@ -22,6 +22,9 @@ export interface TermInit {
   policy?: Policy | undefined
 }
 
+/** For so long a host whose daemon has died keeps its lease, and a renewal more. */
+const suspectMs = 30_000
+
 const backoff = { firstMs: 100, mostMs: 5_000 }
 
 /**
@@ -46,16 +49,20 @@ class TermWork {
   readonly #over = new AbortController()
   readonly #signal: AbortSignal
   readonly #images = new Map<string, string>()
+  readonly #term: Term
+  readonly #beganMs: number
   #recovering = false
 
   constructor(term: Term, init: TermInit, components: TermComponents) {
+    this.#term = term
+    this.#beganMs = components.clock.monotonicMs()
     this.#signal = AbortSignal.any([term.signal, this.#over.signal])
     const silences = createSilences(init, components.clock)
     const view = followFleet(
       { onNews: news => this.#onNews(news), onGap: () => silences.doubt() },
       components,
     )
-    const lives = (host: string) => silences.sight(host).is === 'Lives'
+    const lives = (host: string) => silences.sight(host).is === 'Lives' && !this.#isSuspect(host)
     const book = createBook({ policy: init.policy, lives }, { ...components, view })
     const writes = createFencedWrites({ ...term, signal: this.#signal }, { ...components, view })
     const teller = createTeller(
@@ -89,9 +96,11 @@ class TermWork {
   }
 
   async run(): Promise<void> {
-    const { log, placing, view, metrics, facts } = this.#context
+    const { clock, log, placing, view, metrics, facts } = this.#context
     metrics.leads(true)
     const unhear = facts.onChange(host => this.#onHost(host))
+    const { predecessor } = this.#term
+    const doubted = clock.setTimer(suspectMs, () => predecessor && this.#onHost(predecessor))
     try {
       await placing.run(this.#signal)
     } catch (error) {
@@ -99,6 +108,7 @@ class TermWork {
       log.info({}, messageOf(error))
     } finally {
       unhear()
+      doubted.cancel()
       this.#over.abort()
       metrics.leads(false)
       const lanes = [this.#machines, this.#hosts, this.#fleet]
@@ -115,6 +125,18 @@ class TermWork {
       this.#over.abort()
       return undefined
     }
+  }
+
+  /**
+   * The daemon that led may have died, which its lease does not show for long. Until something is
+   * heard of it others come first.
+   */
+  #isSuspect(host: string): boolean {
+    if (host !== this.#term.predecessor) return false
+    const { clock, facts } = this.#context
+    const heard = facts.of(host)
+    const isNew = clock.monotonicMs() < this.#beganMs + suspectMs
+    return isNew && heard !== undefined && heard.receivedAtMs < this.#beganMs
   }
 
   #onNews(news: News): void {

@@ -5,7 +5,7 @@ import { createManualClock, type ManualClock } from '../../base/manual-clock.ts'
 import { createMetrics } from '../../base/metrics.ts'
 import { createSeededRandom } from '../../base/random.ts'
 import { createEventRecorder } from '../../cluster/event-recorder.ts'
-import { noFacts } from '../../cluster/fleet/facts.ts'
+import { type FactsView, noFacts } from '../../cluster/fleet/facts.ts'
 import { memberKey, placementPrefix } from '../../cluster/fleet/keys.ts'
 import { type Placement, placementOf } from '../../cluster/fleet/placement.ts'
 import { defaultTiming } from '../../cluster/fleet/timing.ts'
@@ -27,7 +27,7 @@ export interface LeaderBench {
   store: Store
   objects: Objects
   /** A host that campaigns for leadership, with a store of its own in between, if one is given. */
-  leader(name: string, through?: Store): Leadership
+  leader(name: string, through?: Store, facts?: FactsView): Leadership
   host(init: Partial<ModelHostInit> & { name: string }): Promise<ModelHost>
   member(name: string): Promise<void>
   machine(name: string, spec?: object, metadata?: Partial<Metadata>): Promise<VirtualMachine>
@@ -60,7 +60,7 @@ export async function leaderBench(): Promise<LeaderBench> {
     store,
     objects,
     placements,
-    leader(host, through = store) {
+    leader(host, through = store, facts = noFacts) {
       const events = createEventRecorder(
         { component: 'macfleetd', host, windowMs: 60_000 },
         { ...common, objects },
@@ -69,7 +69,7 @@ export async function leaderBench(): Promise<LeaderBench> {
       const metrics = createLeaderMetrics(createMetrics())
       const leadership = startLeader(
         { host, timing, fenced: true },
-        { ...common, store: through, objects: own, facts: noFacts, events, metrics },
+        { ...common, store: through, objects: own, facts, events, metrics },
       )
       onTestFinished(async () => void leadership.stop())
       return leadership
