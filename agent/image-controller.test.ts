@@ -7,6 +7,7 @@ import { defaultLimits } from '../base/limits.ts'
 import { silentLog } from '../base/log.ts'
 import { systemRandom } from '../base/random.ts'
 import { createEventRecorder } from '../cluster/event-recorder.ts'
+import { dropHolder } from '../cluster/image-holders.ts'
 import { createObjects, type Objects } from '../cluster/objects.ts'
 import { createMemoryStore } from '../cluster/store/memory.ts'
 import type { ImageStore } from '../images/image-store.ts'
@@ -131,6 +132,26 @@ test('two hosts hold one image, and the last to let go lets it go', async () => 
   await here.objects.remove(imageKind, reference)
   await here.until('a', found => found === undefined)
   expect([here.images.list(), there.images.list()]).toEqual([[], []])
+})
+
+test('an image goes though a host that was forgotten held and used it', async () => {
+  const here = await openBench()
+  const there = new Bench(await openTestStore(join(temporaryFolder(), 'images')), here)
+  const host = { apiVersion: 'macfleet.dev/v1', kind: 'Host', spec: { schedulable: true } } as const
+  for (const name of ['here', 'there']) {
+    await here.objects.create(hostKind, { ...host, metadata: { name } })
+  }
+  const [one, other] = [await here.start(), await there.start()]
+  const image = await one.receive(await here.create('a'), 'content', disk(), upload)
+  const { digest = '' } = (await other.receive(image, 'content', disk(), upload)).status ?? {}
+  await there.images.use(digest, { uid: 'u', name: 'default/vm' })
+  other.refresh()
+  await here.until('a', found => found?.status?.users?.includes('default/vm') ?? false)
+  await there.stop()
+  await dropHolder('there', here.objects)
+  expect((await here.get('a'))?.status).toMatchObject({ hosts: ['here'], users: [] })
+  await here.objects.remove(imageKind, reference)
+  await here.until('a', found => found === undefined)
 })
 
 test('content that two images share goes with the last', async () => {

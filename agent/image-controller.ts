@@ -9,6 +9,7 @@ import type { Limits } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import { type Again, createWorkQueue, type WorkQueue } from '../base/work-queue.ts'
 import type { EventRecorder } from '../cluster/event-recorder.ts'
+import { earliest, heldBy, holdersOf, latest } from '../cluster/image-holders.ts'
 import { type Following, followObjects } from '../cluster/object-follow.ts'
 import type { Guard, Objects } from '../cluster/objects.ts'
 import type { ImageStore } from '../images/image-store.ts'
@@ -17,7 +18,6 @@ import type { ImagePart, UploadRequest } from '../interface/api/subresources.ts'
 import { withCondition } from '../resources/condition.ts'
 import { hostKind } from '../resources/host.ts'
 import { type Image, imageKind } from '../resources/image.ts'
-import { earliest, heldBy, holdersOf, latest } from './image-holders.ts'
 
 /** What the image controller needs. */
 export interface ImageControllerComponents {
@@ -45,6 +45,8 @@ type ImageStatus = NonNullable<Image['status']>
 
 /** How often the progress of an import is written to the store. */
 const progressMs = 500
+/** How often an image that is to go is looked at while somebody needs or holds it. */
+const heldRetryMs = 5000
 /** Users named in an error; the rest are counted. */
 const usersNamed = 10
 
@@ -374,11 +376,12 @@ class Controller implements ImageController {
       if (digest !== undefined) await this.#free(digest, uid)
     } catch (error) {
       // A machine was faster: its disk needs the content, so the deletion waits for it.
-      if (isFailure(error, 'imageInUse')) return { againMs: 5000 }
+      if (isFailure(error, 'imageInUse')) return { againMs: heldRetryMs }
       throw error
     }
     await this.#dropUploads(uid)
-    if (await this.#isHeldElsewhere(image)) return undefined
+    // Its holder may be forgotten, which changes no image.
+    if (await this.#isHeldElsewhere(image)) return { againMs: heldRetryMs }
     const finalizer = imageKind.finalizer ?? ''
     await this.#components.objects.releaseFinalizer(imageKind, image.metadata, finalizer, uid)
     this.#known.delete(uid)

@@ -10,6 +10,7 @@ import {
   placementOf,
   placementStep,
 } from '../fleet/placement.ts'
+import { dropHolder } from '../image-holders.ts'
 import { objectNotFound } from '../object-record.ts'
 import type { Objects } from '../objects.ts'
 import type { Compare, Entry, Operation, Store } from '../store/store.ts'
@@ -49,6 +50,7 @@ export async function forgetHost(name: string, components: ForgetComponents): Pr
   if (member === undefined && host === undefined && given === 0) {
     throw objectNotFound(hostKind, name)
   }
+  await dropHolder(name, objects)
   if (member !== undefined) await removeMember(store, member, name)
   if (host !== undefined) {
     await objects.remove(hostKind, { name }).catch(error => {

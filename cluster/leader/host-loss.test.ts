@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { silentLog } from '../../base/log.ts'
 import { findCondition } from '../../resources/condition.ts'
 import { hostKind } from '../../resources/host.ts'
+import { imageKind } from '../../resources/image.ts'
 import { virtualMachineKind } from '../../resources/virtual-machine.ts'
 import { leaderBench } from '../../test/support/leader-bench.ts'
 import { fleetKey, hostLeaseKey, hostReportKey, memberKey, placementKey } from '../fleet/keys.ts'
@@ -153,7 +154,14 @@ describe('a host that is lost', () => {
     await expect(forget()).rejects.toMatchObject({ code: 'hostInTouch' })
     await bench.first.crash()
     await bench.until(async () => (await bench.store.get(hostLeaseKey('h1'))).entry === undefined)
+    const image = { apiVersion: 'macfleet.dev/v1', kind: 'Image', metadata: reference('held') }
+    await bench.objects.create(imageKind, { ...image, spec: {} } as never)
+    const held = { holders: [{ host: 'h1', users: ['default/db'] }], users: ['default/db'] }
+    await bench.objects.changeStatus(imageKind, image.metadata, () => ({ phase: 'Ready', ...held }))
     await forget()
+    // What it used can be deleted.
+    const { status } = await bench.objects.get(imageKind, image.metadata)
+    expect(status).toMatchObject({ holders: [], users: [] })
     expect((await bench.store.get(memberKey('h1'))).entry).toBeUndefined()
     expect(await bench.objects.find(hostKind, { name: 'h1' })).toBeUndefined()
     await bench.until(() => bench.second.running.size === 1, 1_000)

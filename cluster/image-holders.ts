@@ -1,4 +1,5 @@
-import type { Image } from '../resources/image.ts'
+import { type Image, imageKind } from '../resources/image.ts'
+import type { Objects } from './objects.ts'
 
 type ImageStatus = NonNullable<Image['status']>
 
@@ -30,4 +31,19 @@ export function earliest(told: string | undefined, own: string): string {
 /** The later of two RFC 3339 timestamps of the same form. */
 export function latest(told: string | undefined, own: string): string {
   return told !== undefined && told > own ? told : own
+}
+
+/**
+ * Takes a host that is a member no more out of the holders of every image: it can't say so itself,
+ * and images that it used could never be deleted. May be repeated. @throws unavailable
+ */
+export async function dropHolder(name: string, objects: Objects): Promise<void> {
+  const { items } = await objects.list(imageKind)
+  for (const { metadata, status } of items) {
+    if (!holdersOf(status).some(({ host }) => host === name)) continue
+    await objects.changeStatus(imageKind, metadata, told => {
+      if (told === undefined) return undefined
+      return { ...told, ...heldBy(holdersOf(told).filter(({ host }) => host !== name)) }
+    })
+  }
 }
