@@ -4,7 +4,7 @@ import { machineBody, machines, startTestApi, type TestApi } from '../../test/su
 let api: TestApi | undefined
 afterEach(() => api?.close())
 
-test('what is read while the store is away comes with a warning, and nothing else does', async () => {
+test('what is read while the store is away comes with a warning, nothing else', async () => {
   let since: string | undefined
   api = await startTestApi({ staleSince: () => since })
   const body = machineBody('a')
