@@ -30,7 +30,7 @@ async function expectUntouched(name: string): Promise<void> {
 }
 
 describe('a fleet that lost its majority', { concurrent: false }, () => {
-  test('lets guests run on, tells what it knew and what is wrong, and changes nothing', async () => {
+  test('lets guests run on, tells what it knew and what is wrong, changes nothing', async () => {
     await fleet.place('mac-1', 'mac-1', 'stays', { onHostLoss: 'Wait' })
     await fleet.place('mac-1', 'mac-3', 'waits', { onHostLoss: 'Wait' })
     await fleet.place('mac-1', 'mac-1', 'moves', { onHostLoss: 'Replace' })
