@@ -588,7 +588,7 @@ export const errorTable = {
   lastHostOfFleet: {
     reason: 'BadRequest',
     httpStatus: 400,
-    sentence: '{host} is the last host of its fleet: with it everything would be gone',
+    sentence: '{host} is the last host of its fleet that lives: with it everything would be gone',
     next: 'Make a backup and remove the data folder, if that is meant',
   },
   addressUnknown: {

@@ -20,6 +20,7 @@ import type { FleetFolder } from '../membership/fleet-folder.ts'
 import type { Undo } from '../undo.ts'
 import { ownAddress } from './address.ts'
 import { createEtcdParts } from './etcd-parts.ts'
+import { countFleet } from './fleet-metrics.ts'
 import { fleetOperations } from './fleet-operations.ts'
 import type { Ground } from './ground.ts'
 import { leaveFleet } from './leave-fleet.ts'
@@ -90,6 +91,7 @@ export async function openFleetGround(
   )
   undo.add(() => lease.stop())
   undo.add(voters.onChange(() => lease.refresh()))
+  countFleet({ fleet, etcd, voters, lease }, components)
   const snapshots = startSnapshots(
     {
       folder: join(config.dataDir, 'snapshots'),

@@ -26,6 +26,7 @@ import { leaveFleet } from './leave-fleet.ts'
 import type { Network } from './network.ts'
 import { policyOf } from './policy.ts'
 import { rejoinWork } from './rejoin-work.ts'
+import { requireOthers } from './sign-off.ts'
 import type { Transitions } from './transitions.ts'
 import type { Voters } from './voters.ts'
 
@@ -93,6 +94,7 @@ export function fleetOperations(
   }
   const removeHost = async (name: string): Promise<void> => {
     await removable(name)
+    if (name === fleet.identity.name) await requireOthers(store, name)
     await removeMember(store, name)
     await objects.remove(hostKind, { name }).catch(() => {})
   }

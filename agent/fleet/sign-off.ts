@@ -52,8 +52,8 @@ export async function signOff(
   await objects.remove(hostKind, { name }).catch(ignoreMissing)
 }
 
-/** @throws lastHostOfFleet: with it the store would be gone */
-async function requireOthers(store: Store, name: string): Promise<void> {
+/** @throws lastHostOfFleet when no other host lives: with this one the store would be gone */
+export async function requireOthers(store: Store, name: string): Promise<void> {
   const { entries } = await store.list(hostLeasePrefix)
   const alive = new Set(entries.map(({ key }) => key.slice(hostLeasePrefix.length)))
   const members = await listMembers(store)

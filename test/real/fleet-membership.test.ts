@@ -151,7 +151,11 @@ describe('membership on real daemons', { concurrent: false }, () => {
     expect(await names('mac-1')).toEqual(['mac-1', 'mac-2', 'mac-3'])
     const other = await refused('mac-4', 'cluster', 'join', await token('mac-1'))
     expect(other).toContain('a host of a fleet already')
-    expect(await refused('mac-4', 'cluster', 'leave')).toContain('the last host of its fleet')
+    const alone = await refused('mac-4', 'host', 'remove', 'mac-1')
+    expect(alone).toContain('the last host of its fleet')
+    expect(await refused('mac-4', 'cluster', 'leave')).toContain(
+      'the last host of its fleet that lives',
+    )
     const { items } = await rack.read<{ items: Host[] }>('mac-4', hostsPath)
     expect(items.map(({ spec }) => spec.taints?.[0]?.key)).toEqual(['dedicated'])
   })
