@@ -247,8 +247,9 @@ class Controller implements MachineController {
     if (record === undefined && this.#processes.get(uid) === undefined) {
       // Deleted before anything was made of it, or we died between its deletion and this.
       await releaseGuest(uid, this.#context)
+      // The leader removes the placement: what is read here may be old, and the machine there.
+      if (this.#placements.of(uid) !== undefined) return { againMs: obstacleRetryMs }
       this.#tracked.delete(uid)
-      await this.#placements.remove(uid)
       return undefined
     }
     const era = record?.era

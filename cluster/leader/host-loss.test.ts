@@ -156,8 +156,9 @@ describe('a host that is lost', () => {
     await bench.until(async () => (await bench.store.get(hostLeaseKey('h1'))).entry === undefined)
     const image = { apiVersion: 'macfleet.dev/v1', kind: 'Image', metadata: reference('held') }
     await bench.objects.create(imageKind, { ...image, spec: {} } as never)
-    const held = { holders: [{ host: 'h1', users: ['default/db'] }], users: ['default/db'] }
-    await bench.objects.changeStatus(imageKind, image.metadata, () => ({ phase: 'Ready', ...held }))
+    const users = ['default/db']
+    const held = { phase: 'Ready' as const, holders: [{ host: 'h1', users }], users }
+    await bench.objects.changeStatus(imageKind, image.metadata, () => held)
     await forget()
     // What it used can be deleted.
     const { status } = await bench.objects.get(imageKind, image.metadata)
