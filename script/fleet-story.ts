@@ -166,11 +166,16 @@ async function followMachine(init: StoryInit, watch: Watch & { name: string }): 
     status?.host !== undefined && status.host !== lost
   const runs = (machine: VirtualMachine) =>
     isElsewhere(machine) && machine.status?.bootTimings?.spawnedMs !== undefined
-  const { status } = await untilMachine(init, host, name, isElsewhere)
+  const untilMachine = (what: string, isWanted: (machine: VirtualMachine) => boolean) =>
+    until(init, `${name} ${what}`, async () => {
+      const machine = await read<VirtualMachine>(init, host, `${machinesPath}/${name}`)
+      return isWanted(machine) ? machine : undefined
+    })
+  const { status } = await untilMachine('is given to another host', isElsewhere)
   tell(name, `given to ${status?.host}`)
-  await untilMachine(init, host, name, runs)
+  await untilMachine('runs', runs)
   tell(name, `QEMU runs on ${status?.host}`)
-  await untilMachine(init, host, name, machine => runs(machine) && isReady(machine))
+  await untilMachine('answers', machine => runs(machine) && isReady(machine))
   const words = ['ssh', name, '--', 'uname', '-nr']
   const answer = await until(init, `SSH to ${name}`, () =>
     macfleet(init, host, words).catch(() => undefined),
@@ -228,18 +233,6 @@ async function until<T>(
     }
     await sleep(systemClock, lookMs, signal)
   }
-}
-
-function untilMachine(
-  init: StoryInit,
-  host: DevHost,
-  name: string,
-  isWanted: (machine: VirtualMachine) => boolean,
-): Promise<VirtualMachine> {
-  return until(init, `${name} answers`, async () => {
-    const machine = await read<VirtualMachine>(init, host, `${machinesPath}/${name}`)
-    return isWanted(machine) ? machine : undefined
-  })
 }
 
 function isReady({ status }: VirtualMachine): boolean {
