@@ -17,7 +17,7 @@ const markOf = (dataDir: string): string => join(dataDir, 'fleet-beginning')
 
 /** Says that the fleet folder which comes to be may have to be discarded. */
 export async function markBeginning(dataDir: string): Promise<void> {
-  await writeFileAtomic(markOf(dataDir), 'The store is being moved to etcd.\n')
+  await writeFileAtomic(markOf(dataDir), 'A fleet is being made of this host.\n')
 }
 
 /**
@@ -32,6 +32,11 @@ export async function finishBeginning(dataDir: string, log: Log): Promise<void> 
     log.warn({}, 'the making of a fleet was interrupted: this is a single host still')
     await discardFleetFolder(dataDir)
   }
-  await rm(mark, { force: true })
+  await confirmBeginning(dataDir)
+}
+
+/** Says that the fleet folder holds, whatever the level store says. */
+export async function confirmBeginning(dataDir: string): Promise<void> {
+  await rm(markOf(dataDir), { force: true })
   await syncFolder(dataDir)
 }

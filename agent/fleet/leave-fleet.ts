@@ -15,6 +15,7 @@ import { discardFleetFolder } from '../membership/folder-files.ts'
 import { ownAddress } from './address.ts'
 import { createEtcdParts, type EtcdParts } from './etcd-parts.ts'
 import { setGuestsAside, setLevelAside } from './level-aside.ts'
+import { rememberEra } from './seen-eras.ts'
 import { type Leaving, signOff } from './sign-off.ts'
 import { spendToken } from './spent-token.ts'
 import type { TransitionWork } from './transitions.ts'
@@ -89,6 +90,7 @@ async function leave(
   } finally {
     etcd.connection.close()
   }
+  await rememberEra(dataDir, fleet.known().fleet)
   await spendToken(config)
   await setGuestsAside(dataDir, join(runDir, 'guests'), log)
   await setLevelAside(dataDir)

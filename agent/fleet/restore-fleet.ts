@@ -10,10 +10,11 @@ import { startFirstVoter } from '../etcd/first-voter.ts'
 import { keepGuardian } from '../guardian-keeper.ts'
 import { ownVersion } from '../host-controller.ts'
 import { createFleet, fleetRecords } from '../membership/create-fleet.ts'
-import { discardFleetFolder } from '../membership/folder-files.ts'
 import { ownAddress } from './address.ts'
+import { confirmBeginning, markBeginning } from './beginning.ts'
 import { createEtcdParts } from './etcd-parts.ts'
 import { setLevelAside } from './level-aside.ts'
+import { seenEra } from './seen-eras.ts'
 
 /** What restoring needs. */
 export interface RestoreFleetComponents {
@@ -39,8 +40,10 @@ export async function restoreFleet(
   const { clock, limits } = components
   const { dataDir, machineIdFile, hostName: name } = config
   const address = ownAddress(config)
-  const record = recordAfterRestore(backup, { era: 0, revisionBase: 0 }, clock)
+  const seen = await seenEra(dataDir, backup.header.fleet.fleetId)
+  const record = recordAfterRestore(backup, seen, clock)
   const { rack } = config.fleet
+  await markBeginning(dataDir)
   const fleet = await createFleet(
     {
       ...{ dataDir, machineIdFile, name, address, version: ownVersion() },
@@ -69,10 +72,10 @@ export async function restoreFleet(
       await store.close()
     }
     await fleet.remember({ fleet: record })
+    await confirmBeginning(dataDir)
     await setLevelAside(dataDir)
   } catch (error) {
     await etcd.process.stop().catch(() => {})
-    await discardFleetFolder(dataDir)
     throw error
   } finally {
     etcd.connection.close()

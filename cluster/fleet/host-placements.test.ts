@@ -190,7 +190,7 @@ test('a guest that runs here beats what a backup says, unless it was claimed sin
   expect(await read('vm-1')).toMatchObject({ diskEpoch: 7 })
 })
 
-test('a machine of a backup that is nowhere is given up, and one that may be anywhere lost', async () => {
+test('a machine of a backup that is nowhere is given up, or placed anew', async () => {
   const { placements, assign, read } = await openHost()
   const why = { reason: 'NotFound', message: 'm' }
   for (const uid of ['vm-1', 'vm-2']) await assign(uid)
