@@ -12,7 +12,7 @@ export default defineConfig({
           name: 'unit',
           include: [
             '{base,resources,kvm,images,cluster,interface,agent}/**/*.test.ts',
-            'test/{,bench/}*.test.ts',
+            'test/{,bench/,simulation/}*.test.ts',
           ],
           testTimeout: 20_000,
         },

@@ -25,10 +25,14 @@ export class Books {
   readonly deletable = new Set<string>()
   readonly #world: World
   readonly #allocatable: ReadonlyMap<string, Amounts>
+  /** Sums that no placement has changed since. */
+  readonly #reserved = new Map<string, Amounts>()
   /** When the newest leader was elected, as its fence. */
   #newestFence = 0
   /** Transactions that took effect. */
   count = 0
+  /** The host that leads. */
+  leader: string | undefined
   decisions = 0
 
   constructor(world: World, allocatable: ReadonlyMap<string, Amounts>) {
@@ -42,7 +46,10 @@ export class Books {
     for (const operation of transaction.operations) {
       const key = keyOf(operation)
       const value = 'put' in operation ? operation.value : undefined
-      if (key === leaderKey && value !== undefined) this.#newestFence = result.revision
+      if (key === leaderKey && value !== undefined) {
+        this.#newestFence = result.revision
+        this.leader = host
+      }
       if (key.startsWith(machinePrefix)) this.#takeMachine(key, value as unknown as VirtualMachine)
       else if (key.startsWith(hostPrefix)) {
         const name = key.slice(hostPrefix.length)
@@ -59,6 +66,8 @@ export class Books {
 
   /** What is promised of a host. */
   reserved(host: string): Amounts {
+    const known = this.#reserved.get(host)
+    if (known !== undefined) return known
     const total = { cpu: 0, memoryBytes: 0, diskBytes: 0, machines: 0 }
     for (const placement of this.placements.values()) {
       if (placement.host !== host || !takesRoom(placement)) continue
@@ -66,6 +75,7 @@ export class Books {
       total.memoryBytes += placement.request.memoryBytes
       total.machines++
     }
+    this.#reserved.set(host, total)
     return total
   }
 
@@ -107,6 +117,7 @@ export class Books {
     fence: number | undefined,
   ): void {
     const before = this.placements.get(uid)
+    for (const one of [before, next]) if (one !== undefined) this.#reserved.delete(one.host)
     if (next === undefined) {
       this.placements.delete(uid)
       this.#world.tell(writer, `removes the placement of ${uid}`)

@@ -73,6 +73,11 @@ export class Load {
     next()
   }
 
+  /** Many at once, whatever else there is. */
+  burst(count: number, priority: number): void {
+    for (let made = 0; made < count; made++) this.#create({ priority, powerState: 'Running' })
+  }
+
   stop(): void {
     this.#ends = true
   }
@@ -98,6 +103,8 @@ export class Load {
   #act(): void {
     const machine = this.#pickMachine()
     const dice = this.#chance.integer(100)
+    const isFull = this.#books.machines.size >= this.#init.machinesMost
+    if (dice < 50 && isFull) return
     if (dice < 5) for (let count = 0; count < 12; count++) this.#create()
     else if (dice < 50 || machine === undefined) this.#create()
     else if (dice < 70) this.#remove(machine)
@@ -112,8 +119,7 @@ export class Load {
     return all.length === 0 ? undefined : this.#chance.pick(all)
   }
 
-  #create(): void {
-    if (this.#books.machines.size >= this.#init.machinesMost) return
+  #create(given: object = {}): void {
     // Now and then a name that was there before.
     const again = this.#count > 3 && this.#chance.happens(0.1)
     const number = again ? this.#chance.integer(this.#count) : this.#count++
@@ -127,6 +133,7 @@ export class Load {
       restartPolicy: this.#chance.pick(['OnFailure', 'OnFailure', 'Always']),
       priority: this.#chance.pick([0, 0, 0, 10]),
       ...(selects && { hostSelector: { zone: this.#chance.pick(this.#init.zones) } }),
+      ...given,
     }
     const metadata = { name, namespace: 'default' }
     const object: unknown = {

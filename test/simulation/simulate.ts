@@ -31,6 +31,8 @@ export interface SimulationInit {
   /** Virtual time with faults and load, in milliseconds. */
   forMs?: number
   sabotage?: Sabotage
+  /** Only leaders are cut off, each time with much to decide on its way. */
+  onlyLeadersFail?: boolean
 }
 
 /** How it went. */
@@ -95,7 +97,8 @@ export async function simulate(init: SimulationInit): Promise<SimulationResult> 
   const faults = new Faults({ world, etcd, guests, hosts, timing })
   await world.run(beginMs)
   load.start()
-  faults.start()
+  if (init.onlyLeadersFail === true) cutLeaders(world, hosts, books, load)
+  else faults.start()
   if (count > 3 && world.chance.happens(0.3)) loseForGood(world, world.chance.pick(hosts), load)
   await world.run(forMs)
   load.stop()
@@ -164,6 +167,24 @@ function loseForGood(world: World, host: SimulatedHost, load: Load): void {
       world.after(world.chance.between(1_000, 40_000), () => load.forget(host.name))
     }
   })
+}
+
+/**
+ * Each leader is cut off while it decides; who leads then decides otherwise, and what the old one
+ * sent arrives after that.
+ */
+function cutLeaders(world: World, hosts: readonly SimulatedHost[], books: Books, load: Load): void {
+  const leader = hosts.find(({ name }) => name === books.leader)
+  const forMs = world.chance.between(3_000, 7_000)
+  if (leader !== undefined) {
+    world.tell(leader.name, 'leads and is cut off')
+    leader.link.cut('out')
+    leader.impairedUntilMs = Math.max(leader.impairedUntilMs, world.nowMs + forMs)
+    world.after(50, () => load.burst(5, 0))
+    world.after(900, () => load.burst(20, 10))
+    world.after(forMs, () => leader.link.heal())
+  }
+  world.after(forMs + 3_000, () => cutLeaders(world, hosts, books, load))
 }
 
 /** Waits until all is as wanted. @returns how long that took */
