@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream'
 import type { Clock } from '../../base/clock.ts'
-import { failure } from '../../base/errors.ts'
+import { failure, isFailure } from '../../base/errors.ts'
 import type { Limits } from '../../base/limits.ts'
 import type { Log } from '../../base/log.ts'
 import type { Random } from '../../base/random.ts'
@@ -111,6 +111,10 @@ export function fleetOperations(
       const others = members.filter(member => member.name !== name && member.state === 'Approved')
       if (others.length === 0) throw failure('lastHostOfFleet', { host: name })
       const how = force ? 'forced' : 'drained'
+      // Before anything here is ended for nothing.
+      await requireOthers(store, name).catch(error => {
+        if (!force || isFailure(error, 'lastHostOfFleet')) throw error
+      })
       if (!force) await removable(name)
       const prepare = force ? undefined : () => cordonAndCheck(name)
       transitions.begin(leaveFleet({ ...init, how, ...(prepare && { prepare }) }, components))

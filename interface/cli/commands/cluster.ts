@@ -170,7 +170,7 @@ async function readToken({ stdin }: Invocation): Promise<string> {
 function defineLeave(command: Command, invocation: Invocation): void {
   command
     .description('make this host a single one again; drain it first')
-    .option('--force', 'although it still has machines, which are given up')
+    .option('--force', 'end and give up its machines; also when the fleet can not be told')
     .option('--timeout <duration>', 'how long to wait', '2m')
     .action(async () => {
       const { timeout, force } = optionsOf<WaitOptions & { force?: boolean }>(command)
@@ -228,7 +228,8 @@ function defineRestore(command: Command, invocation: Invocation): void {
       'after',
       `
 Afterwards nothing is placed, started or deleted until every host of the backup has reported, or
-was given up by \`macfleet host forget\`. The other hosts join again with new tokens.`,
+was given up by \`macfleet host forget\`. The other hosts come back by
+\`macfleet cluster join\` with new tokens, while their guests run on.`,
     )
     .action(async (file: string) => {
       const options = optionsOf<WaitOptions & { passphraseFile: string }>(command)
