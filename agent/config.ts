@@ -112,10 +112,12 @@ export const configSchema = Type.Object(
       default: true,
       description: "Keep guests off this host's loopback and networks (needs root and nftables).",
     }),
-    forwardAddress: Type.String({
-      default: '127.0.0.1',
-      description: "Address on which guests' ports are offered.",
-    }),
+    forwardAddress: Type.Optional(
+      Type.String({
+        description:
+          "Address on which guests' ports are offered: without it 127.0.0.1, in a fleet that of the host.",
+      }),
+    ),
     forwardPorts: rangeSchema("Ports for guests' ports.", 20_000, 29_999, 65_535),
     guestUsers: rangeSchema('User ids for guests.', 210_000, 219_999, 4_294_967_294),
     cpuOvercommit: Type.Number({

@@ -112,7 +112,7 @@ async function startParts(
   )
   undo.add(() => ballast.stop())
   const accessKey = await findAccessKey(config, components)
-  const host = await inspectGuestHost(config, accessKey, components)
+  const host = await inspectGuestHost(config, { accessKey, address: ground.address }, components)
   const events = createEventRecorder(
     { component: 'macfleetd', host: host.name, windowMs: 600_000 },
     { objects, clock, random, log, limits },

@@ -10,6 +10,9 @@ import type { Config } from './config.ts'
 import { raiseFirewall } from './guest-firewall.ts'
 import type { GuestHost } from './machine/guest-host.ts'
 
+/** Where guests' ports are offered by a host that no other host asks for them. */
+const loopback = '127.0.0.1'
+
 /** What finding out needs. */
 export interface GuestHostComponents {
   run: CommandRunner
@@ -19,7 +22,7 @@ export interface GuestHostComponents {
 /** Finds out what this host can give to guests, and says aloud what it can't. */
 export async function inspectGuestHost(
   config: Config,
-  accessKey: AccessKey | undefined,
+  { accessKey, address }: { accessKey: AccessKey | undefined; address: string | undefined },
   components: GuestHostComponents,
 ): Promise<GuestHost> {
   const { run, log } = components
@@ -41,7 +44,7 @@ export async function inspectGuestHost(
     containment: { root, systemd: existsSync('/run/systemd/system'), firewall },
     users: root ? config.guestUsers : undefined,
     accessKey: accessKey?.publicKey,
-    ports: { address: config.forwardAddress, ...config.forwardPorts },
+    ports: { address: config.forwardAddress ?? address ?? loopback, ...config.forwardPorts },
   }
 }
 

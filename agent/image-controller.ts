@@ -47,6 +47,8 @@ type ImageStatus = NonNullable<Image['status']>
 const progressMs = 500
 /** How often an image that is to go is looked at while somebody needs or holds it. */
 const heldRetryMs = 5000
+/** Stands in the queue for what is done at a start. */
+const takingUp = 'start'
 /** Users named in an error; the rest are counted. */
 const usersNamed = 10
 
@@ -93,9 +95,21 @@ class Controller implements ImageController {
   }
 
   async start(): Promise<void> {
-    const { uploads, objects, hostName } = this.#components
+    const { uploads } = this.#components
     await rm(uploads, { recursive: true, force: true })
     await mkdir(uploads, { recursive: true, mode: 0o700 })
+    try {
+      await this.#takeUp()
+    } catch (error) {
+      // A host of a fleet starts while its store is away: it has guests to look after.
+      this.#components.log.warn({ error: messageOf(error) }, 'the images are looked at later')
+      this.#queue.add(takingUp)
+    }
+  }
+
+  /** What the daemon before this one left. */
+  async #takeUp(): Promise<void> {
+    const { objects, hostName } = this.#components
     const { items } = await objects.list(imageKind)
     const interrupted = items.filter(
       ({ status }) => status?.phase === 'Importing' && (status.importer ?? hostName) === hostName,
@@ -103,6 +117,16 @@ class Controller implements ImageController {
     for (const image of interrupted) await this.#interrupted(image)
     await this.#dropNameless(items, interrupted)
     this.#following = followObjects(imageKind, this.#components, image => this.#seen(image))
+  }
+
+  /** Until then nobody knows which imports are unfinished ones of before. */
+  #assertTakenUp(): void {
+    if (this.#following !== undefined) return
+    throw failure('unavailable', {
+      what: 'importing',
+      detail: 'the store has not been reached since the daemon started',
+      advice: 'Try again when `macfleet cluster status` says that it is',
+    })
   }
 
   /**
@@ -140,6 +164,7 @@ class Controller implements ImageController {
     bytes: Readable,
     request: UploadRequest,
   ): Promise<Image> {
+    this.#assertTakenUp()
     const { uid = '', name, deletionTimestamp } = image.metadata
     if (deletionTimestamp !== undefined) throw failure('notFound', { resource: 'images', name })
     const { digest, phase } = image.status ?? {}
@@ -328,6 +353,10 @@ class Controller implements ImageController {
   }
 
   async #handle(uid: string): Promise<Again> {
+    if (uid === takingUp) {
+      await this.#takeUp()
+      return undefined
+    }
     const reference = this.#known.get(uid)
     if (reference === undefined) return undefined
     // Looked at before the image is read: an import that has just ended is seen with its digest.

@@ -18,6 +18,7 @@ import { followGuardian, type GuardianFollowing } from './guardian-follow.ts'
 import { openRuntime } from './guest-runtime.ts'
 import type { MachineContext } from './machine-context.ts'
 import { createMachineMetrics, type MachineMetrics } from './metrics.ts'
+import { isOfThisHost } from './obstacle.ts'
 import { ProcessBook } from './process-book.ts'
 import { type GuestRecord, readRecords } from './record.ts'
 import {
@@ -28,7 +29,7 @@ import {
 } from './recovery.ts'
 import { evictGuest, releaseGuest, releaseLeftovers } from './remove.ts'
 import { situationOf } from './situation.ts'
-import { standingOf } from './standing.ts'
+import { isTold, standingOf } from './standing.ts'
 import { statusOf, type View } from './status.ts'
 import { clearObstacle, performStep } from './steps.ts'
 import { newTracked, type Tracked } from './tracked.ts'
@@ -337,11 +338,16 @@ class Controller implements MachineController {
     this.#context.events.record(machine, { type: 'Warning', reason, message })
   }
 
-  /** Of what is in the way here, and not elsewhere, others are asked; not once its disk is here. */
-  #mayRefuse({ uid }: Tracked, error: unknown): boolean {
+  /** Of what is in the way here, and not elsewhere, others are asked; not once it has run here. */
+  #mayRefuse({ uid, record }: Tracked, error: unknown): boolean {
     const placement = this.#placements.of(uid)
-    if (!this.#context.hasPeers || placement?.state !== 'Assigned') return false
-    return !isAnchored(placement) && ofThisHost.some(code => isFailure(error, code))
+    if (!this.#context.hasPeers || placement === undefined) return false
+    if (!isOfThisHost(error)) return false
+    if (placement.state === 'Assigned') return !isAnchored(placement)
+    // Claimed, but ports or firmware were found missing only then: nothing is on its disk yet.
+    const neverRan = record?.lastExit === undefined && (record?.runs ?? 0) <= 1
+    const isNew = placement.state === 'Claimed' && placement.diskEpoch === placement.epoch
+    return isNew && neverRan && this.#processes.get(uid) === undefined
   }
 
   #records(): GuestRecord[] {
@@ -361,7 +367,7 @@ class Controller implements MachineController {
       // said.
       stopping: tracked.stopping !== undefined || tracked.record?.intent !== undefined,
       obstacle: tracked.obstacle,
-      willStart: step.kind === 'start' || step.kind === 'wait',
+      willStart: ['start', 'wait', 'askForRoom'].includes(step.kind),
       accelerator: host.accelerator.accelerator,
       address: runtime?.address(),
       answered: runtime?.answered() ?? false,
@@ -413,24 +419,6 @@ class Controller implements MachineController {
     await objects.remove(virtualMachineKind, machine.metadata, uid === undefined ? {} : { uid })
     return undefined
   }
-}
-
-/** What stands in the way on this host and may not on another. */
-const ofThisHost = [
-  'hostFull',
-  'hostDiskFull',
-  'unavailable',
-  'machineUnsupported',
-  'firmwareMissing',
-  'imageContentMissing',
-  'portTaken',
-  'portsExhausted',
-  'commandMissing',
-] as const
-
-/** Whose status is this host's to tell; that of the others is the leader's, or another host's. */
-function isTold(standing: Standing | 'elsewhere'): boolean {
-  return standing === 'ours' || standing === 'resting'
 }
 
 /**

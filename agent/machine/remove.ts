@@ -36,8 +36,8 @@ export async function releaseGuest(
 
 /**
  * Lets go of images that are held for guests of which nothing is here: a daemon that was killed
- * between the removal of a guest's folder and the rest, or before there was one, left them so. To be
- * called before anything is started.
+ * between the removal of a guest's folder and the rest, or before there was one, left them so. To
+ * be called before anything is started.
  */
 export async function releaseLeftovers(
   isHere: (uid: string) => boolean,

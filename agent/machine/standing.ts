@@ -33,3 +33,8 @@ export function standingOf(
       return 'elsewhere'
   }
 }
+
+/** Whose status is this host's to tell; that of the others is the leader's, or another host's. */
+export function isTold(standing: Standing | 'elsewhere'): boolean {
+  return standing === 'ours' || standing === 'resting' || standing === 'waking'
+}

@@ -56,7 +56,8 @@ const successors: Record<PlacementState | 'Absent', readonly PlacementState[]> =
   Absent: ['Assigned'],
   Assigned: ['Claimed', 'Refused', 'Lost', 'Resting', 'Waking', 'Gone'],
   // Claimed again: under a new lease of the same host, before every start.
-  Claimed: ['Claimed', 'Resting', 'Waking', 'Lost', 'Gone'],
+  // Refused: before its guest ever ran.
+  Claimed: ['Claimed', 'Refused', 'Resting', 'Waking', 'Lost', 'Gone'],
   Refused: ['Assigned', 'Resting', 'Lost', 'Gone'],
   Resting: ['Waking', 'Lost', 'Gone'],
   // Waking again: what it wants was changed while it waited.
@@ -126,7 +127,8 @@ export function moved(
   const { reason: _, message: __, leaseRevision, diskEpoch, ...rest } = current
   const { at: changedAt, ...said } = given
   // A machine without a host has no disk.
-  const kept = state === 'Lost' || diskEpoch === undefined ? {} : { diskEpoch }
+  const kept =
+    state === 'Lost' || state === 'Refused' || diskEpoch === undefined ? {} : { diskEpoch }
   const lease = state === 'Gone' && leaseRevision !== undefined ? { leaseRevision } : {}
   return { ...rest, ...kept, ...lease, ...said, state, changedAt }
 }
