@@ -1,3 +1,4 @@
+import { createPrivateKey, X509Certificate } from 'node:crypto'
 import type { Clock } from '../../base/clock.ts'
 import { failure, isFailure } from '../../base/errors.ts'
 import type { Limits } from '../../base/limits.ts'
@@ -230,7 +231,8 @@ async function fetchKeys(
           const expected = certificatesIn(record, pair.generation)
           const genuine =
             expected?.etcd === pair.etcd.certificate && expected.hosts === pair.hosts.certificate
-          if (genuine && !pairs.has(pair.generation)) pairs.set(pair.generation, pair)
+          if (genuine && isWhole(pair) && !pairs.has(pair.generation))
+            pairs.set(pair.generation, pair)
         }
       } catch (error) {
         log.warn({ host: name, error: messageOf(error) }, "the authorities' keys did not come")
@@ -238,6 +240,18 @@ async function fetchKeys(
     }
   }
   return [...pairs.values()].sort((a, b) => a.generation - b.generation)
+}
+
+/** Whether each key is that of its certificate: what can't sign is not kept as if it could. */
+function isWhole(pair: AuthorityPair): boolean {
+  return (['etcd', 'hosts'] as const).every(kind => {
+    const { certificate, key } = pair[kind]
+    try {
+      return new X509Certificate(certificate).checkPrivateKey(createPrivateKey(key))
+    } catch {
+      return false
+    }
+  })
 }
 
 /** Keys for a voter-to-be, and a rotation for a host that can't begin one; members only. */

@@ -292,8 +292,14 @@ function requestOf(
 }
 
 /** Whether the certificates are for our name and keys, by authorities of the fleet we asked. */
-function isForUs({ certificates, authorities, member }: Admitted, asking: Asking, fleetId: string) {
+function isForUs(
+  { certificates, authorities, member, fleet }: Admitted,
+  asking: Asking,
+  fleetId: string,
+): boolean {
   const { init, joining, token } = asking
+  if (fleet.fleetId !== fleetId || member.name !== init.name) return false
+  if (member.peerId !== joining.peer.peerId) return false
   if (!authorities.trusted.some(each => fingerprintOf(each.hosts) === token.fingerprint)) {
     return false
   }

@@ -1,7 +1,7 @@
 import { type Clock, timestamp } from '../../base/clock.ts'
 import { assert } from '../../base/errors.ts'
 import type { Limits } from '../../base/limits.ts'
-import { tokenPrefix } from '../fleet/keys.ts'
+import { hostTrustPrefix, tokenPrefix } from '../fleet/keys.ts'
 import type { FleetRecord } from '../fleet/member.ts'
 import type { Store } from '../store/store.ts'
 import type { Backup } from './backup.ts'
@@ -36,7 +36,7 @@ export function recordAfterRestore(
 
 /**
  * Fills the empty etcd of one voter from a backup. Join tokens stay out: whoever got one of them
- * since may not come back with it. Killed at any point: begin again with an empty etcd; one
+ * since may not come back with it; and so does what hosts said of the authorities of before. Killed at any point: begin again with an empty etcd; one
  * without `copiedKey` is no fleet.
  * @param store opened with the record's revisionBase
  * @throws backupRefused, storeNotEmpty, storeCopyDiffers, unavailable
@@ -47,11 +47,13 @@ export function restoreInto(
   record: FleetRecord,
   limits: Limits,
 ): Promise<Tally> {
-  return fillStore(store, withoutTokens(backup), record, limits)
+  return fillStore(store, withoutVoid(backup), record, limits)
 }
 
-async function* withoutTokens(backup: Backup): AsyncGenerator<Pair> {
+const dropped = [tokenPrefix, hostTrustPrefix]
+
+async function* withoutVoid(backup: Backup): AsyncGenerator<Pair> {
   for await (const pair of backup.pairs()) {
-    if (!pair.key.startsWith(tokenPrefix)) yield pair
+    if (!dropped.some(prefix => pair.key.startsWith(prefix))) yield pair
   }
 }
