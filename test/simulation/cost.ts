@@ -93,8 +93,8 @@ async function listenToOne(chance: Chance): Promise<{ perSecond: number; bytes: 
 }
 
 /**
- * One message over a mesh of virtual peers: whoever gets it first passes it on to all neighbours but
- * the one that it came from.
+ * One message over a mesh of virtual peers: who gets it first passes it on to all neighbours but the
+ * one that it came from.
  */
 function flood(hosts: number, chance: Chance): { copies: number; hops: number } {
   const neighbours = Array.from({ length: hosts }, () => new Set<number>())

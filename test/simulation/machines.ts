@@ -10,7 +10,6 @@ import { type GuestRecord, newRecord } from '../../agent/machine/record.ts'
 import type { Runtime } from '../../agent/machine/runtime.ts'
 import { situationOf } from '../../agent/machine/situation.ts'
 import { standingOf } from '../../agent/machine/standing.ts'
-import { statusOf } from '../../agent/machine/status.ts'
 import { newTracked, type Tracked } from '../../agent/machine/tracked.ts'
 import { timestamp } from '../../base/clock.ts'
 import { failure, isFailure, messageOf } from '../../base/errors.ts'
@@ -31,6 +30,7 @@ import {
   virtualMachineKind,
 } from '../../resources/virtual-machine.ts'
 import type { Actor } from './actor.ts'
+import { tellStatus } from './machine-status.ts'
 
 /** The records of a host's guests: what is left of them on its disk. */
 export type GuestDisk = Map<string, GuestRecord>
@@ -179,7 +179,8 @@ export class Machines {
       if (!goOn) break
     }
     const standing = this.#standing(tracked)
-    if (standing === 'ours' || standing === 'resting') await this.#tellStatus(tracked, step)
+    if (standing === 'ours' || standing === 'resting')
+      await tellStatus(tracked, step, this.#processes.get(uid) !== undefined, this.#parts)
     if (step.kind === 'wait') return { againMs: step.forMs }
     return tracked.obstacle === undefined ? undefined : { againMs: obstacleRetryMs }
   }
@@ -313,10 +314,7 @@ export class Machines {
         await this.#placements.wake(uid, requestOf(machine))
         return false
       case 'surrender':
-        await this.#placements.surrender(uid, {
-          reason: 'Drained',
-          message: `${host} is being drained`,
-        })
+        await this.#placements.surrender(uid, { reason: 'Drained', message: `${host} is drained` })
         return false
       case 'claimAnew':
         await this.#claimAnew(uid, machine)
@@ -447,32 +445,5 @@ export class Machines {
     await this.#parts.objects.releaseFinalizer(virtualMachineKind, reference, finalizer, uid)
     await this.#placements.remove(uid)
     this.#parts.actor.log.info({ uid }, 'machine deleted')
-  }
-
-  async #tellStatus(tracked: Tracked, step: Step): Promise<void> {
-    const { objects, actor, host } = this.#parts
-    const { uid, namespace, name, record, obstacle } = tracked
-    const view = {
-      host,
-      alive: this.#processes.get(uid) !== undefined,
-      runState: tracked.runtime === undefined ? undefined : ('running' as const),
-      stopping: tracked.stopping !== undefined || record?.intent !== undefined,
-      obstacle,
-      willStart: step.kind === 'start' || step.kind === 'wait',
-      accelerator: 'kvm' as const,
-      address: undefined,
-      answered: tracked.runtime !== undefined,
-      agentConnected: false,
-    }
-    try {
-      await objects.changeStatus(
-        virtualMachineKind,
-        { namespace, name },
-        (_, current) => statusOf(current, tracked.record, view, timestamp(actor.clock)),
-        { uid },
-      )
-    } catch (error) {
-      if (!isFailure(error, 'notFound')) throw error
-    }
   }
 }

@@ -12,10 +12,10 @@ const fleets = isLong
       { hosts: 30, seeds: 20 },
     ]
   : [
-      { hosts: 3, seeds: 6 },
-      { hosts: 5, seeds: 6 },
-      { hosts: 12, seeds: 2 },
-      { hosts: 30, seeds: 1 },
+      { hosts: 3, seeds: 16 },
+      { hosts: 5, seeds: 12 },
+      { hosts: 12, seeds: 4 },
+      { hosts: 30, seeds: 2 },
     ]
 /** A run takes about a second; a machine that has much else to do takes its time. */
 const patienceMs = isLong ? 3_600_000 : 120_000

@@ -66,8 +66,8 @@ const busyMost = 100_000
 const storyMost = 200_000
 
 /**
- * Virtual time: one queue of events for everything there is. Between two events all promises settle,
- * so that the same seed gives the same run.
+ * Virtual time: one queue of events for everything there is. Between two events all promises
+ * settle, so that the same seed gives the same run.
  */
 export class World {
   nowMs = 0
