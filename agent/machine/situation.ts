@@ -59,6 +59,12 @@ function isOld(machine: VirtualMachine, { placement, leaseRevision }: Surroundin
   return placement.onHostLoss !== onHostLoss || placement.leaseRevision !== leaseRevision
 }
 
+/** A wait that is longer than the longest there is says that the wall clock was set back since. */
+function waitOf(notBeforeMs: number, nowMs: number): number {
+  const waitMs = Math.max(0, notBeforeMs - nowMs)
+  return waitMs > longestRestartMs ? 0 : waitMs
+}
+
 /** Puts together what a step is decided from. */
 export function situationOf(
   machine: VirtualMachine,
@@ -93,7 +99,6 @@ export function situationOf(
     lastExit: record?.lastExit,
     startAsked: record !== undefined && asked(startedAtAnnotation, record.actedStart),
     restartAsked: record !== undefined && asked(restartedAtAnnotation, record.actedRestart),
-    // The wall clock may have been set back since: no wait is longer than the longest there is.
-    waitMs: Math.min(longestRestartMs, Math.max(0, (record?.notBeforeMs ?? 0) - nowMs)),
+    waitMs: waitOf(record?.notBeforeMs ?? 0, nowMs),
   }
 }
