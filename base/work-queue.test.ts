@@ -3,7 +3,7 @@ import { silentLog } from './log.ts'
 import { createManualClock } from './manual-clock.ts'
 import { createWorkQueue } from './work-queue.ts'
 
-test('a handler that adds its own key at once is called again only after it has ended', async () => {
+test('a handler that adds its own key at once is called again when it has ended', async () => {
   const clock = createManualClock()
   let running = 0
   let most = 0
