@@ -93,7 +93,7 @@ async function listenToOne(chance: Chance): Promise<{ perSecond: number; bytes: 
 }
 
 /**
- * One message over a mesh of virtual peers: who gets it first passes it on to all neighbours but the
+ * A message over a mesh of virtual peers: who gets it first passes it on to all neighbours but the
  * one that it came from.
  */
 function flood(hosts: number, chance: Chance): { copies: number; hops: number } {
