@@ -15,6 +15,7 @@ import type { Undo } from '../undo.ts'
 import { levelFolder } from './beginning.ts'
 import type { Ground } from './ground.ts'
 import { joinByFile } from './join-by-file.ts'
+import { singleHostName } from './single-name.ts'
 import { singleOperations } from './single-operations.ts'
 import type { Transitions } from './transitions.ts'
 
@@ -40,13 +41,14 @@ export async function openSingleGround(
   undo.add(() => guardian.close())
   // Left by a fleet that this host has left, or that did not come to be.
   await endProcess(etcdProcessName, guardian, components.clock)
-  const identity = { host: config.hostName, hostId: 'single', bootId: readBootId() }
+  const host = await singleHostName(config.hostName, { ...components, store })
+  const identity = { host, hostId: 'single', bootId: readBootId() }
   const lease = await holdSingleHostLease(identity, { store, guardian })
   undo.add(() => lease.stop())
-  const operations = singleOperations(config, { ...components, store })
+  const operations = singleOperations({ ...config, hostName: host }, { ...components, store })
   undo.add(joinByFile(config, operations, components))
   return {
-    host: config.hostName,
+    host,
     store,
     freshStore: store,
     staleSince: () => undefined,
