@@ -7,6 +7,7 @@ import type { Random } from '../../base/random.ts'
 import { makeBackup } from '../../cluster/etcd/backup.ts'
 import { placementPrefix } from '../../cluster/fleet/keys.ts'
 import { placementOf } from '../../cluster/fleet/placement.ts'
+import { dropHolder } from '../../cluster/image-holders.ts'
 import { forgetHost } from '../../cluster/leader/forget.ts'
 import { approveMember, removeMember } from '../../cluster/membership/members.ts'
 import { listTokens, revokeToken, type TokenRecord } from '../../cluster/membership/tokens.ts'
@@ -96,6 +97,7 @@ export function fleetOperations(
     await removable(name)
     if (name === fleet.identity.name) await requireOthers(store, name)
     await removeMember(store, name)
+    await dropHolder(name, objects)
     await objects.remove(hostKind, { name }).catch(() => {})
   }
   return {

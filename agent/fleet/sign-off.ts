@@ -4,6 +4,7 @@ import type { Log } from '../../base/log.ts'
 import type { Random } from '../../base/random.ts'
 import { hostLeaseKey, hostLeasePrefix, memberKey } from '../../cluster/fleet/keys.ts'
 import type { HostLease } from '../../cluster/fleet/member.ts'
+import { dropHolder } from '../../cluster/image-holders.ts'
 import { forgetHost } from '../../cluster/leader/forget.ts'
 import { listMembers, memberOf, removeMember } from '../../cluster/membership/members.ts'
 import { createObjects } from '../../cluster/objects.ts'
@@ -48,6 +49,7 @@ export async function signOff(
   if (member !== undefined && !isOurs) return
   if (isOurs && how === 'forced') await forgetHost(name, { ...components, objects })
   else if (isOurs) await removeMember(store, name).catch(ignoreMissing)
+  await dropHolder(name, objects)
   // Also after a removal, because this host may have told of itself once more.
   await objects.remove(hostKind, { name }).catch(ignoreMissing)
 }
