@@ -39,7 +39,7 @@ test('a host that has machines keeps the name by which it has them', async () =>
   expect((await store.get(hostLeaseKey('old'))).entry).toBeDefined()
 })
 
-test('without machines it is called as it is now, and nothing of the old name is left', async () => {
+test('without machines it is called as it is now, and the old name goes', async () => {
   const { store, host, nameFor } = await openStore()
   expect(await nameFor('new')).toBe('new')
   expect((await store.get(hostLeaseKey('old'))).entry).toBeUndefined()

@@ -36,8 +36,8 @@ export function recordAfterRestore(
 
 /**
  * Fills the empty etcd of one voter from a backup. Join tokens stay out: whoever got one of them
- * since may not come back with it; and so does what hosts said of the authorities of before. Killed at any point: begin again with an empty etcd; one
- * without `copiedKey` is no fleet.
+ * since may not come back with it; and so does what hosts said of the authorities of before.
+ * Killed at any point: begin again with an empty etcd; one without `copiedKey` is no fleet.
  * @param store opened with the record's revisionBase
  * @throws backupRefused, storeNotEmpty, storeCopyDiffers, unavailable
  */

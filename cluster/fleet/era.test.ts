@@ -40,7 +40,7 @@ test('a machine that only an old memory lacks is not removed', async () => {
   expect(await isRemoved(machine, 2, store)).toBe(false)
 })
 
-test('nothing is removed that has a placement, nor while a fleet recovers or where there is none', async () => {
+test('nothing is removed that has a placement, or while a fleet recovers', async () => {
   const store = openStore()
   expect(await isRemoved(machine, 2, store)).toBe(false)
   await put(store, fleetKey, { era: 2, recoveringSince: 'now' })

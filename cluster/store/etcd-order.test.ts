@@ -50,7 +50,7 @@ describe('the order of writes to etcd', () => {
     await order.idle()
   })
 
-  it('lets those that compare a key go together, after what writes it and before what will', async () => {
+  it('lets those that compare a key go together, after what writes it', async () => {
     const { run, begun, end, order } = scripted()
     run('write', ['a'])
     run('compare', ['b'], ['a'])
