@@ -37,7 +37,7 @@ export interface MachineLane {
 }
 
 /** A host may say nothing of what it was assigned for so long, before another is asked. */
-const claimMs = 10_000
+const claimMs = 5_000
 /** The record of a forgotten host's machine is kept so long after the machine is gone. */
 const tombstoneMs = 30 * 24 * 3_600_000
 /** A step that was not taken, because something had changed, is looked at again by then. */
