@@ -3,7 +3,14 @@ import { join } from 'node:path'
 import type { Bench, BenchContext, Figure } from './harness.ts'
 
 /** What a fleet promises, part by part; each is a bench of its own too. */
-const parts = ['scheduler', 'placements', 'gossip', 'fleet-idle', 'fleet-failover']
+const parts = [
+  'scheduler',
+  'placements',
+  'gossip',
+  'fleet-idle',
+  'fleet-newcomer',
+  'fleet-failover',
+]
 
 /** All of them, one after the other. */
 export const bench: Bench = {
