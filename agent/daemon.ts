@@ -84,7 +84,7 @@ async function startParts(
   await makeWay(ballastFolder, components)
   const ground = await openGround(settings, components, undo)
   const config = { ...settings, hostName: ground.host }
-  const { store, lease, guardian } = ground
+  const { store, freshStore, lease, guardian } = ground
   const diskReserveBytes = quantityValue(config.diskReserve)
   const images = await openImageStore(
     {
@@ -99,7 +99,7 @@ async function startParts(
   undo.add(() => images.close())
   const objects = createObjects(
     { guards: [imageGuard(images), namespaceGuard, joiningGuard(components.transitions)] },
-    { store, clock, random },
+    { store, freshStore, clock, random },
   )
   undo.add(ensureDefaultNamespace({ ...components, objects }))
   const namespaces = startNamespaceController({ objects, clock, log })
@@ -119,7 +119,7 @@ async function startParts(
   )
   undo.add(() => events.flush())
   const reservations = createReservations()
-  const { address, facts, timing, fenced, freshStore } = ground
+  const { address, facts, timing, fenced } = ground
   const parts = { store, objects, events, images, monitor, host, reservations }
   const shared = { ...components, config, address, ...parts }
   const hostController = await startHostController(shared)

@@ -27,6 +27,11 @@ export interface ObjectsInit {
 /** What they need. */
 export interface ObjectsComponents {
   store: Store
+  /**
+   * What a write reads before it writes, where `store` may answer with what was known when it was
+   * reached last: nobody may be told "not found" by that. The same store without it.
+   */
+  freshStore?: Store
   clock: Clock
   random: Random
 }

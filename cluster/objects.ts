@@ -12,6 +12,8 @@ export type * from './object-types.ts'
 /** Makes typed objects over a store. */
 export function createObjects(init: ObjectsInit, components: ObjectsComponents): Objects {
   const context: ObjectsContext = { ...components, guards: init.guards ?? [] }
+  const { freshStore = components.store } = components
+  const writing: ObjectsContext = { ...context, store: freshStore }
   const find = async <T extends Resource>(kind: Kind<T>, reference: ObjectReference) => {
     const key = keyOf(kind, reference)
     if (key === undefined) return undefined
@@ -26,19 +28,19 @@ export function createObjects(init: ObjectsInit, components: ObjectsComponents):
       return object
     },
     list: (kind, selection = {}) => listObjects(context, kind, selection),
-    create: (kind, object, options = {}) => createObject(context, kind, object, options),
+    create: (kind, object, options = {}) => createObject(writing, kind, object, options),
     async replace(kind, object, options = {}) {
-      const replaced = await updateObject(context, kind, object.metadata, () => object, options)
+      const replaced = await updateObject(writing, kind, object.metadata, () => object, options)
       if (replaced === undefined) throw objectNotFound(kind, object.metadata.name)
       return replaced
     },
     change: (kind, reference, mutate, options = {}) =>
-      updateObject(context, kind, reference, mutate, options),
+      updateObject(writing, kind, reference, mutate, options),
     changeStatus: (kind, reference, mutate, options = {}) =>
-      updateStatus(context, kind, reference, mutate, options),
-    remove: (kind, reference, options = {}) => removeObject(context, kind, reference, options),
+      updateStatus(writing, kind, reference, mutate, options),
+    remove: (kind, reference, options = {}) => removeObject(writing, kind, reference, options),
     releaseFinalizer: (kind, reference, finalizer, uid) =>
-      releaseFinalizer(context, kind, reference, { finalizer, uid }),
+      releaseFinalizer(writing, kind, reference, { finalizer, uid }),
     watch: (kind, selection) => watchObjects(context, kind, selection),
   }
 }
