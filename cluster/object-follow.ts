@@ -1,18 +1,16 @@
-import { type Clock, sleep } from '../base/clock.ts'
+import type { Clock } from '../base/clock.ts'
 import { type Log, messageOf } from '../base/log.ts'
 import type { Kind, Resource } from '../resources/kind.ts'
+import { type Following, startFollowLoop } from './follow-loop.ts'
 import type { Objects } from './objects.ts'
+
+export type { Following } from './follow-loop.ts'
 
 /** What following needs. */
 export interface FollowComponents {
   objects: Objects
   clock: Clock
   log: Log
-}
-
-/** A watch that goes on until it is stopped. */
-export interface Following {
-  stop(): Promise<void>
 }
 
 /** The wait after a watch broke, before all is listed anew. */
@@ -28,27 +26,16 @@ export function followObjects<T extends Resource>(
   components: FollowComponents,
   onObject: (object: T) => void,
 ): Following {
-  const { clock, log } = components
-  const stopping = new AbortController()
-  const { signal } = stopping
-  const run = async (): Promise<void> => {
-    while (!signal.aborted) {
-      try {
-        await followOnce(kind, components.objects, signal, onObject)
-      } catch (error) {
-        if (signal.aborted) return
-        log.debug({ kind: kind.kind, error: messageOf(error) }, 'a watch broke, listing anew')
-      }
-      await sleep(clock, againMs, signal).catch(() => {})
-    }
-  }
-  const running = run()
-  return {
-    async stop() {
-      stopping.abort()
-      await running
+  const { objects, clock, log } = components
+  return startFollowLoop(
+    {
+      once: signal => followOnce(kind, objects, signal, onObject),
+      onBroken: error =>
+        log.debug({ kind: kind.kind, error: messageOf(error) }, 'a watch broke, listing anew'),
+      againMs,
     },
-  }
+    clock,
+  )
 }
 
 async function followOnce<T extends Resource>(

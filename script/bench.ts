@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { checkout } from '../agent/dev/local-host.ts'
 import { type Bench, formatJson, formatTable } from '../test/bench/harness.ts'
-import { checkout } from './local-host.ts'
 
 function fail(text: string, code: number): never {
   process.stderr.write(`error: ${text}\n`)

@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import type { DevFleet } from '../agent/dev/fleet.ts'
 import { formFleet, untilReady } from '../agent/dev/form.ts'
 import type { DevHost } from '../agent/dev/host.ts'
+import { checkout } from '../agent/dev/local-host.ts'
 import { sleep, systemClock } from '../base/clock.ts'
 import { runCommand } from '../base/command.ts'
 import { messageOf } from '../base/errors.ts'
@@ -10,7 +11,6 @@ import type { FleetStatus } from '../interface/api/fleet-operations.ts'
 import { createApiClient } from '../interface/cli/api-client.ts'
 import { findCondition } from '../resources/condition.ts'
 import type { VirtualMachine } from '../resources/virtual-machine.ts'
-import { checkout } from './local-host.ts'
 
 /** What a story needs. */
 export interface StoryInit {

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { checkout, findLocalHost, startLocalHost, stopLocalHost } from './local-host.ts'
+import { checkout, findLocalHost, startLocalHost, stopLocalHost } from '../agent/dev/local-host.ts'
 import { showFleet, stopFleets } from './quickstart-fleet.ts'
 
 /** Elsewhere only for tests, which must not meet somebody's own. */

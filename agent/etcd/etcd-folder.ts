@@ -1,7 +1,14 @@
-import { mkdir, readdir, rename, rm } from 'node:fs/promises'
+import { mkdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Clock, preciseTimestamp } from '../../base/clock.ts'
-import { isErrno, makeFolder, readJsonFile, syncFolder, writeFileAtomic } from '../../base/files.ts'
+import {
+  isErrno,
+  makeFolder,
+  namesIn,
+  readJsonFile,
+  syncFolder,
+  writeFileAtomic,
+} from '../../base/files.ts'
 
 /** Which member of which etcd the data of this host is; both in hexadecimal, as etcd prints them. */
 export interface MemberIdentity {
@@ -64,15 +71,6 @@ export function openEtcdFolder(folder: string, clock: Clock): EtcdFolder {
         await rm(join(folder, old), { recursive: true, force: true })
       }
     },
-  }
-}
-
-async function namesIn(path: string): Promise<string[]> {
-  try {
-    return await readdir(path)
-  } catch (error) {
-    if (isErrno(error, 'ENOENT')) return []
-    throw error
   }
 }
 

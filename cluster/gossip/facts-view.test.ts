@@ -1,26 +1,16 @@
 import { describe, expect, test } from 'vitest'
 import { createManualClock } from '../../base/manual-clock.ts'
+import { plainFacts } from '../../test/support/facts.ts'
 import { createAllowList } from '../peers/allow-list.ts'
 import type { SignedMessage } from '../peers/signed-message.ts'
 import { differsEnough } from './changes.ts'
-import { encodeFacts, messageOf, type OwnFacts } from './facts-message.ts'
+import { encodeFacts, messageOf } from './facts-message.ts'
 import { createFactsView } from './facts-view.ts'
 
-const own: OwnFacts = {
-  version: '0.1.0',
-  ready: true,
-  allocatable: { cpu: 8, memoryBytes: 32e9, diskBytes: 500e9, machines: 64 },
-  reserved: { cpu: 0, memoryBytes: 0, diskBytes: 0, machines: 0 },
-  cpuFraction: 0.1,
-  load1: 0.5,
-  memoryUsedBytes: 4e9,
-  diskFreeBytes: 400e9,
-  imageDigests: [],
-}
 const saying = (peerId: string, sequence: number, cpuFraction = 0.1): SignedMessage => ({
   peerId,
   sequence: 1n,
-  data: encodeFacts(messageOf(sequence, { ...own, cpuFraction })),
+  data: encodeFacts(messageOf(sequence, { ...plainFacts, cpuFraction })),
   signature: new Uint8Array(64),
 })
 const memberOf = (name: string, peerId = `peer-${name}`) => ({
@@ -94,19 +84,19 @@ describe('the view of facts', () => {
 })
 
 test('a change is worth a message when it matters to placement', () => {
-  expect(differsEnough(own, { ...own })).toBe(false)
-  expect(differsEnough(own, { ...own, cpuFraction: 0.15, load1: 1, memoryUsedBytes: 5e9 })).toBe(
-    false,
-  )
+  expect(differsEnough(plainFacts, { ...plainFacts })).toBe(false)
+  expect(
+    differsEnough(plainFacts, { ...plainFacts, cpuFraction: 0.15, load1: 1, memoryUsedBytes: 5e9 }),
+  ).toBe(false)
   for (const change of [
     { ready: false },
     { cpuFraction: 0.3 },
     { load1: 3 },
     { memoryUsedBytes: 6e9 },
     { diskFreeBytes: 300e9 },
-    { reserved: { ...own.reserved, machines: 1 } },
+    { reserved: { ...plainFacts.reserved, machines: 1 } },
     { imageDigests: ['sha256:1'] },
   ]) {
-    expect(differsEnough(own, { ...own, ...change })).toBe(true)
+    expect(differsEnough(plainFacts, { ...plainFacts, ...change })).toBe(true)
   }
 })

@@ -2,6 +2,7 @@ import type { Stream } from '@libp2p/interface'
 import { describe, expect, test } from 'vitest'
 import type { Limits } from '../../base/limits.ts'
 import { systemRandom } from '../../base/random.ts'
+import { plainFacts } from '../../test/support/facts.ts'
 import {
   dialHostile,
   drain,
@@ -12,7 +13,6 @@ import {
 import {
   eventually,
   introduce,
-  plainFacts,
   startTestPeer,
   stopTestPeer,
   type TestPeer,

@@ -1,5 +1,6 @@
-import { type Clock, sleep } from '../../base/clock.ts'
+import type { Clock } from '../../base/clock.ts'
 import { type Log, messageOf } from '../../base/log.ts'
+import { type Following, startFollowLoop } from '../follow-loop.ts'
 import type { Entry, Store } from './store.ts'
 
 /** What following needs. */
@@ -19,11 +20,6 @@ export interface Follower {
   onBroken?(error: unknown): void
 }
 
-/** A follower that goes on until it is stopped. */
-export interface PrefixFollowing {
-  stop(): Promise<void>
-}
-
 /** The wait after a watch broke, before all is listed anew. */
 const againMs = 500
 
@@ -35,32 +31,23 @@ export function followPrefix(
   prefix: string,
   follower: Follower,
   { store, clock, log }: FollowPrefixComponents,
-): PrefixFollowing {
-  const stopping = new AbortController()
-  const { signal } = stopping
-  const once = async (): Promise<void> => {
-    const { entries, revision } = await store.list(prefix)
-    if (signal.aborted) return
-    follower.onListed(entries, revision)
-    for await (const batch of store.watch(prefix, { afterRevision: revision, signal })) {
-      for (const event of batch.events) follower.onChanged(event.key, event.entry, event.revision)
-    }
-  }
-  const run = async (): Promise<void> => {
-    while (!signal.aborted) {
-      await once().catch(error => {
+): Following {
+  return startFollowLoop(
+    {
+      async once(signal) {
+        const { entries, revision } = await store.list(prefix)
         if (signal.aborted) return
+        follower.onListed(entries, revision)
+        for await (const { events } of store.watch(prefix, { afterRevision: revision, signal })) {
+          for (const event of events) follower.onChanged(event.key, event.entry, event.revision)
+        }
+      },
+      onBroken(error) {
         log.debug({ prefix, error: messageOf(error) }, 'a watch broke, listing anew')
         follower.onBroken?.(error)
-      })
-      await sleep(clock, againMs, signal).catch(() => {})
-    }
-  }
-  const running = run()
-  return {
-    async stop() {
-      stopping.abort()
-      await running
+      },
+      againMs,
     },
-  }
+    clock,
+  )
 }

@@ -2,7 +2,7 @@ import { constants } from 'node:fs'
 import { copyFile, type FileHandle, mkdir, readdir, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { failure } from '../../base/errors.ts'
-import { isErrno, makeFolder } from '../../base/files.ts'
+import { makeFolder, namesIn } from '../../base/files.ts'
 import { type Random, randomUuid } from '../../base/random.ts'
 import { type Content, initialMeta, readContent } from './level-content.ts'
 import { assertUnlocked, type Database, explain, openDatabase, readMeta } from './level-database.ts'
@@ -86,15 +86,6 @@ async function holdsData(path: string): Promise<boolean> {
     if (name.endsWith('.log') && (await stat(join(path, name))).size > 0) return true
   }
   return false
-}
-
-async function namesIn(path: string): Promise<string[]> {
-  try {
-    return await readdir(path)
-  } catch (error) {
-    if (isErrno(error, 'ENOENT')) return []
-    throw error
-  }
 }
 
 /**

@@ -59,6 +59,13 @@ const programs: readonly Program[] = [
     versionFlag: '--version',
   },
   {
+    name: 'etcd',
+    package: 'etcd-server',
+    purpose: 'holds the store of a fleet',
+    essential: false,
+    versionFlag: '--version',
+  },
+  {
     name: 'genisoimage',
     package: 'genisoimage',
     purpose: 'brings SSH keys and user data into guests',

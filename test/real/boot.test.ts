@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { checkout } from '../../script/local-host.ts'
+import { checkout } from '../../agent/dev/local-host.ts'
 import { createTestHost, type TestHost } from '../support/host.ts'
 
 const guests = join(checkout, '.macfleet/guests')

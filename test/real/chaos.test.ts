@@ -1,9 +1,9 @@
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { checkout } from '../../agent/dev/local-host.ts'
 import { createSeededRandom, randomInteger } from '../../base/random.ts'
 import type { VirtualMachine } from '../../resources/virtual-machine.ts'
-import { checkout } from '../../script/local-host.ts'
 import { createTestHost, qemuPids, type TestHost, until } from '../support/host.ts'
 
 /** Few in everyday runs; `script/test --long` kills more often. */

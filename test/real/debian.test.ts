@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { checkout } from '../../script/local-host.ts'
+import { checkout } from '../../agent/dev/local-host.ts'
 import { createTestHost, qemuPids, type TestHost, until } from '../support/host.ts'
 
 let host: TestHost

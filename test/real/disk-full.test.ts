@@ -3,9 +3,9 @@ import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { checkout } from '../../agent/dev/local-host.ts'
 import { defaultLimits } from '../../base/limits.ts'
 import type { VirtualMachine } from '../../resources/virtual-machine.ts'
-import { checkout } from '../../script/local-host.ts'
 import {
   createTestHost,
   isReady,

@@ -3,12 +3,12 @@ import { isIP } from 'node:net'
 import { join } from 'node:path'
 import { spawn as spawnTerminal } from 'node-pty'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { checkout } from '../../agent/dev/local-host.ts'
 import { firewallName } from '../../agent/guest-firewall.ts'
 import { runCommand } from '../../base/command.ts'
 import { defaultLimits } from '../../base/limits.ts'
 import { identify } from '../../base/process-identity.ts'
 import { firewallStands, removeFirewall } from '../../kvm/firewall.ts'
-import { checkout } from '../../script/local-host.ts'
 import { createTestHost, isReady, qemuPids, type TestHost, until } from '../support/host.ts'
 
 const micro = join(checkout, '.macfleet/guests/micro.raw')

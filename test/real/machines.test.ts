@@ -4,9 +4,9 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import { spawn as spawnTerminal } from 'node-pty'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { checkout } from '../../agent/dev/local-host.ts'
 import { identify, isAlive, signalProcess } from '../../base/process-identity.ts'
 import type { VirtualMachine } from '../../resources/virtual-machine.ts'
-import { checkout } from '../../script/local-host.ts'
 import { createTestHost, isReady, qemuPids, type TestHost, until } from '../support/host.ts'
 
 const micro = join(checkout, '.macfleet/guests/micro.raw')

@@ -3,9 +3,9 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, test } from 'vitest'
+import { checkout } from '../../agent/dev/local-host.ts'
 import { networksNow } from '../../agent/dev/network.ts'
 import { networkName } from '../../agent/dev/plan.ts'
-import { checkout } from '../../script/local-host.ts'
 import { type CliResult, processesOf, runCli, until } from '../support/host.ts'
 
 const home = mkdtempSync(join(tmpdir(), 'mf-quick-fleet-'))

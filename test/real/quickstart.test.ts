@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, test } from 'vitest'
-import { checkout, stopLocalHost } from '../../script/local-host.ts'
+import { checkout, stopLocalHost } from '../../agent/dev/local-host.ts'
 import { processesOf, runCli } from '../support/host.ts'
 
 const home = mkdtempSync(join(tmpdir(), 'mf-quick-'))

@@ -3,9 +3,9 @@ import { chmodSync, mkdirSync, truncateSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { checkout } from '../../agent/dev/local-host.ts'
 import { runCommand } from '../../base/command.ts'
 import type { VirtualMachine } from '../../resources/virtual-machine.ts'
-import { checkout } from '../../script/local-host.ts'
 import { createTestHost, isReady, qemuPids, runCli, type TestHost, until } from '../support/host.ts'
 
 const micro = join(checkout, '.macfleet/guests/micro.raw')

@@ -11,8 +11,8 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { checkout } from '../../agent/dev/local-host.ts'
 import { identify } from '../../base/process-identity.ts'
-import { checkout } from '../../script/local-host.ts'
 import {
   contentOf,
   createTestHost,

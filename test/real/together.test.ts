@@ -1,9 +1,9 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { checkout } from '../../agent/dev/local-host.ts'
 import { findCondition } from '../../resources/condition.ts'
 import type { VirtualMachine } from '../../resources/virtual-machine.ts'
-import { checkout } from '../../script/local-host.ts'
 import { createTestHost, qemuPids, type TestHost } from '../support/host.ts'
 
 let host: TestHost

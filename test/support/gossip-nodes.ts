@@ -12,6 +12,7 @@ import {
 } from '../../cluster/peers/allow-list.ts'
 import { createIdentity } from '../../cluster/peers/identity.ts'
 import { startPeers } from '../../cluster/peers/peers.ts'
+import { plainFacts } from './facts.ts'
 
 // Several hosts of a fleet in one process, on loopback, for the bench of gossip. The parent says what
 // to do by messages, and is told when it is so; times are wall times, which all processes share.
@@ -45,17 +46,6 @@ interface Node {
 
 const nodes: Node[] = []
 const fleetId = 'bench'
-const plain: OwnFacts = {
-  version: '0.1.0',
-  ready: true,
-  allocatable: { cpu: 8, memoryBytes: 32e9, diskBytes: 500e9, machines: 64 },
-  reserved: { cpu: 0, memoryBytes: 0, diskBytes: 0, machines: 0 },
-  cpuFraction: 0.1,
-  load1: 0.5,
-  memoryUsedBytes: 4e9,
-  diskFreeBytes: 400e9,
-  imageDigests: [],
-}
 
 async function startNode(host: string): Promise<PeerMember> {
   const identity = createIdentity(systemRandom)
@@ -65,7 +55,7 @@ async function startNode(host: string): Promise<PeerMember> {
   const listen = { host: '127.0.0.1', port: 0 }
   const init = { identity, host, listen, fleetId, era: 1, version: '0.1.0' }
   const peers = await startPeers(init, components)
-  const node = { host, members, own: { ...plain } } as Node
+  const node = { host, members, own: { ...plainFacts } } as Node
   const measure = (): OwnFacts => node.own
   const metrics = createMetrics()
   node.gossip = await startGossip({ fleetId }, { ...components, metrics, peers, measure })
@@ -104,7 +94,7 @@ async function obey(order: Order): Promise<Report> {
   }
   if ('change' in order) {
     for (const node of nodes.filter(({ host }) => host === order.change)) {
-      node.own = { ...plain, load1: order.load1 }
+      node.own = { ...plainFacts, load1: order.load1 }
       node.gossip.changed()
     }
     return { atMs: systemClock.wallMs() }

@@ -4,9 +4,14 @@ import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import {
+  checkout,
+  type LocalHost,
+  startLocalHost,
+  stopLocalHost,
+} from '../../agent/dev/local-host.ts'
 import { identify, signalProcess } from '../../base/process-identity.ts'
 import type { VirtualMachine } from '../../resources/virtual-machine.ts'
-import { checkout, type LocalHost, startLocalHost, stopLocalHost } from '../../script/local-host.ts'
 
 /** How a command of `macfleet` ended, and what it said. */
 export interface CliResult {

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { endProcess } from '../../script/local-host.ts'
+import { endProcess } from '../../agent/dev/local-host.ts'
 import { until } from './host.ts'
 
 /** The guest that libvirt is given. */

@@ -1,6 +1,6 @@
 import { chownSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { checkout } from '../../script/local-host.ts'
+import { checkout } from '../../agent/dev/local-host.ts'
 import type { TestHostInit } from './host.ts'
 
 /** nobody: a user that every Debian has, which ssh(1) asks for. */

@@ -3,13 +3,13 @@ import { defaultLimits } from '../../base/limits.ts'
 import { createLog } from '../../base/log.ts'
 import { createMetrics } from '../../base/metrics.ts'
 import { systemRandom } from '../../base/random.ts'
-import type { OwnFacts } from '../../cluster/gossip/facts-message.ts'
 import { startGossip } from '../../cluster/gossip/gossip.ts'
 import { createAllowList, type PeerMember } from '../../cluster/peers/allow-list.ts'
 import { startDiscovery } from '../../cluster/peers/discovery.ts'
 import { fleetTagOf } from '../../cluster/peers/fleet-tag.ts'
 import { loadIdentity } from '../../cluster/peers/identity.ts'
 import { startPeers } from '../../cluster/peers/peers.ts'
+import { plainFacts } from './facts.ts'
 
 // One host's peers, gossip and discovery in a process of their own, to be run in a network
 // namespace. Its only argument is a `PeerChild` as JSON. It says what happens in lines of JSON,
@@ -52,17 +52,7 @@ if (given.members.length > 0) {
     { identity, host, listen, fleetId, era: 1, version: '0.1.0' },
     common,
   )
-  const measure = (): OwnFacts => ({
-    version: '0.1.0',
-    ready: true,
-    allocatable: { cpu: 8, memoryBytes: 32e9, diskBytes: 500e9, machines: 64 },
-    reserved: { cpu: 0, memoryBytes: 0, diskBytes: 0, machines: 0 },
-    cpuFraction: 0.1,
-    load1: 0.5,
-    memoryUsedBytes: 4e9,
-    diskFreeBytes: 400e9,
-    imageDigests: [],
-  })
+  const measure = () => plainFacts
   const metrics = createMetrics()
   const { facts } = await startGossip({ fleetId }, { ...common, metrics, peers, measure })
   const tell = (): void => say({ hosts: facts.all().map(known => known.host) })

@@ -13,6 +13,7 @@ import {
 } from '../../cluster/peers/allow-list.ts'
 import { createIdentity, type Identity } from '../../cluster/peers/identity.ts'
 import { type Peers, startPeers } from '../../cluster/peers/peers.ts'
+import { plainFacts } from './facts.ts'
 
 /** One host among peers, all in this process, on loopback. */
 export interface TestPeer {
@@ -38,19 +39,6 @@ export interface TestPeerInit {
   /** Started with gossip or without. */
   gossip?: boolean
   wallMs?: number
-}
-
-/** What a host says of itself in tests. */
-export const plainFacts: OwnFacts = {
-  version: '0.1.0',
-  ready: true,
-  allocatable: { cpu: 8, memoryBytes: 32e9, diskBytes: 500e9, machines: 64 },
-  reserved: { cpu: 0, memoryBytes: 0, diskBytes: 0, machines: 0 },
-  cpuFraction: 0.1,
-  load1: 0.5,
-  memoryUsedBytes: 4e9,
-  diskFreeBytes: 400e9,
-  imageDigests: [],
 }
 
 /** Starts a host that knows nobody yet; it is stopped with the test. */

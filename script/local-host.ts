@@ -1,1 +1,0 @@
-export * from '../agent/dev/local-host.ts'
