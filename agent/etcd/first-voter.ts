@@ -1,5 +1,5 @@
 import { type Clock, sleep } from '../../base/clock.ts'
-import { failure, isFailure, messageOf } from '../../base/errors.ts'
+import { failure, messageOf } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
 import { type Random, randomUuid } from '../../base/random.ts'
 import type { EtcdAdmin } from '../../cluster/etcd/admin.ts'
@@ -33,7 +33,7 @@ const lookMs = 50
  * and for a restore. Only while etcd's data here is not the truth: what there is, for example from
  * a try that was interrupted, is set aside. The supervisor must not run meanwhile.
  * @returns which member of which cluster it is; the cluster's id is unlike any before
- * @throws commandMissing; unavailable when etcd does not start, with its last words in the log
+ * @throws unavailable when etcd does not start, with its last words in the log
  */
 export async function startFirstVoter(
   { name, peerUrl, clientUrl, timeoutMs }: FirstVoterInit,
@@ -59,8 +59,6 @@ export async function startFirstVoter(
         detail = 'it does not lead itself'
       }
     } catch (error) {
-      // Waiting brings no program.
-      if (isFailure(error, 'commandMissing')) throw error
       detail = messageOf(error)
       log.debug({ error: detail }, 'the first voter is not ready yet')
     }

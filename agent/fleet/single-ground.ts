@@ -1,4 +1,5 @@
 import type { Clock } from '../../base/clock.ts'
+import type { CommandRunner } from '../../base/command.ts'
 import type { Limits } from '../../base/limits.ts'
 import type { Log } from '../../base/log.ts'
 import type { Random } from '../../base/random.ts'
@@ -25,6 +26,7 @@ export interface SingleGroundComponents {
   random: Random
   log: Log
   limits: Limits
+  run: CommandRunner
   transitions: Transitions
 }
 

@@ -3,6 +3,7 @@ import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import type { Clock } from '../../base/clock.ts'
+import type { CommandRunner } from '../../base/command.ts'
 import { failure } from '../../base/errors.ts'
 import type { Limits } from '../../base/limits.ts'
 import type { Log } from '../../base/log.ts'
@@ -30,9 +31,13 @@ export interface SingleOperationsComponents {
   random: Random
   log: Log
   limits: Limits
+  run: CommandRunner
   store: Store
   transitions: Transitions
 }
+
+/** What a program may take to say its version. */
+const programMs = 10_000
 
 /** What an operator can do with a single host: make a fleet of it, or let it join one. */
 export function singleOperations(
@@ -43,6 +48,8 @@ export function singleOperations(
   const refuse = (what: string) => async (): Promise<never> => {
     throw failure('notInFleet', { what })
   }
+  /** @throws commandMissing, commandFailed */
+  const checkEtcd = () => components.run(config.fleet.etcd, ['--version'], { timeoutMs: programMs })
   return {
     async status() {
       const transition = transitions.current()
@@ -58,8 +65,9 @@ export function singleOperations(
       }
     },
     async init() {
-      // Now, so that the operator is told at once.
+      // Now, so that the operator is told at once, and not when the daemon's parts are down.
       ownAddress(config)
+      await checkEtcd()
       transitions.begin({
         kind: 'init',
         message: 'making a fleet of this host',

@@ -36,8 +36,8 @@ export interface FleetView {
 
 /** How often the daemon is asked whether it is done. */
 const askMs = 250
-/** While it turns into something else, its socket is away for a moment. */
-const awayMs = 30_000
+/** While it turns into something else its socket is away: a moment, or as long as etcd may take. */
+const awayMs = 90_000
 
 /** Reads how the fleet is. Also answers as it came, for `-o json`. */
 export async function readFleet(client: ApiClient): Promise<{ view: FleetView; value: unknown }> {
