@@ -12,10 +12,13 @@ interface Model {
 const keys = ['a', 'a/1', 'a/2', 'b', 'b/1'] as const
 const anyKey = fc.constantFrom(...keys)
 
+/** What JSON says of a value: its text has no -0, which fast-check makes now and then. */
+const anyValue = fc.jsonValue({ maxDepth: 2 }).map(value => JSON.parse(JSON.stringify(value)))
+
 const anyOperations: fc.Arbitrary<Operation[]> = fc
   .array(
     fc.oneof(
-      { weight: 5, arbitrary: fc.record({ put: anyKey, value: fc.jsonValue({ maxDepth: 2 }) }) },
+      { weight: 5, arbitrary: fc.record({ put: anyKey, value: anyValue }) },
       { weight: 3, arbitrary: fc.record({ delete: anyKey }) },
       { weight: 1, arbitrary: fc.record({ deletePrefix: fc.constantFrom('a/', 'b', 'c') }) },
     ),
