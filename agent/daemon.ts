@@ -98,8 +98,11 @@ async function startParts(
   )
   undo.add(() => images.close())
   const objects = createObjects(
-    { guards: [imageGuard(images), namespaceGuard, joiningGuard(components.transitions)] },
-    { store, freshStore, clock, random },
+    {
+      guards: [imageGuard(images), namespaceGuard, joiningGuard(components.transitions)],
+      freshStore,
+    },
+    { store, clock, random },
   )
   undo.add(ensureDefaultNamespace({ ...components, objects }))
   const namespaces = startNamespaceController({ objects, clock, log })

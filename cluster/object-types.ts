@@ -22,16 +22,16 @@ export interface Guard<T extends Resource = Resource> {
 /** How typed objects are kept. */
 export interface ObjectsInit {
   guards?: readonly Guard[]
-}
-
-/** What they need. */
-export interface ObjectsComponents {
-  store: Store
   /**
    * What a write reads before it writes, where `store` may answer with what was known when it was
    * reached last: nobody may be told "not found" by that. The same store without it.
    */
   freshStore?: Store
+}
+
+/** What they need. */
+export interface ObjectsComponents {
+  store: Store
   clock: Clock
   random: Random
 }

@@ -17,7 +17,7 @@ test('while the store is away reads are old, and no write is answered by what is
   const freshStore = createFaultyStore(createMemoryStore(needs), needs)
   const store = createMirroredStore(freshStore, needs)
   onTestFinished(() => store.close())
-  const objects = createObjects({}, { ...needs, store, freshStore })
+  const objects = createObjects({ freshStore }, { ...needs, store })
   await objects.create(namespaceKind, namespace('old'))
   await expect.poll(() => store.mirrorRevision()).toBeGreaterThan(1)
   freshStore.setAvailable(false)

@@ -12,7 +12,7 @@ export type * from './object-types.ts'
 /** Makes typed objects over a store. */
 export function createObjects(init: ObjectsInit, components: ObjectsComponents): Objects {
   const context: ObjectsContext = { ...components, guards: init.guards ?? [] }
-  const { freshStore = components.store } = components
+  const { freshStore = components.store } = init
   const writing: ObjectsContext = { ...context, store: freshStore }
   const find = async <T extends Resource>(kind: Kind<T>, reference: ObjectReference) => {
     const key = keyOf(kind, reference)

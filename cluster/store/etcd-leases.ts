@@ -1,4 +1,4 @@
-import { withTimeout } from '../../base/clock.ts'
+import { sleep, withTimeout } from '../../base/clock.ts'
 import { assert, failure, isFailure, messageOf } from '../../base/errors.ts'
 import type { EtcdConnection } from '../etcd/connection.ts'
 import { etcdUnavailable, isRefusal, RpcFailure } from '../etcd/rpc-failure.ts'
@@ -8,7 +8,10 @@ const dayMs = 24 * 60 * 60 * 1000
 const grantMs = 5_000
 /** One endpoint may take so long for a renewal; short, because the lease runs on meanwhile. */
 const renewalMs = 700
-const renewalTries = 4
+/** A renewal is tried for so long, over all endpoints: longer than an election lasts. */
+const renewalSpanMs = 2_800
+/** Between two tries: while nobody leads, endpoints refuse at once. */
+const renewalPauseMs = 100
 
 /** Leases of etcd. Their ids are decimal numbers of 64 bits, as etcd's HTTP gateway has them. */
 export interface EtcdLeases {
@@ -69,18 +72,17 @@ export function createEtcdLeases(
     },
     async renew(lease) {
       assertLease(lease)
-      let last: unknown
-      for (let attempt = 0; attempt < renewalTries; attempt++) {
+      const untilMs = clock.monotonicMs() + renewalSpanMs
+      for (;;) {
         try {
           if (await renewOnce(lease)) return
           held.delete(lease)
           throw failure('leaseNotFound', { lease })
         } catch (error) {
-          last = error
-          if (isFailure(error, 'leaseNotFound')) throw error
+          if (isFailure(error, 'leaseNotFound') || clock.monotonicMs() >= untilMs) throw error
         }
+        await sleep(clock, renewalPauseMs)
       }
-      throw last
     },
     async revoke(lease) {
       assertLease(lease)
