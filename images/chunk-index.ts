@@ -3,7 +3,7 @@ import { Level } from 'level'
 import { failure } from '../base/errors.ts'
 import { makeFolder } from '../base/files.ts'
 import type { Log } from '../base/log.ts'
-import { digestOf, type Extent, hashOf, type LayerIndex } from './layer-index.ts'
+import { digestOf, type Extent, hashOf, type LayerChunk } from './layer-index.ts'
 
 /** Where a chunk's bytes are: in the disk of that image, at these places, one after another. */
 export interface ChunkPlace {
@@ -19,9 +19,9 @@ export interface ChunkIndex {
   /** The images with chunks in the index, and whether they are all in. */
   images(): Promise<Map<string, 'whole' | 'partial'>>
   /** Enters an image's chunks; it counts as whole only when the last is written durably. */
-  add(image: string, layer: LayerIndex): Promise<void>
-  /** Takes out an image's chunks, those in `layer` or, without it, whichever are found. */
-  remove(image: string, layer: LayerIndex | undefined): Promise<void>
+  add(image: string, chunks: readonly LayerChunk[]): Promise<void>
+  /** Takes out an image's chunks, those given or, without them, whichever are found. */
+  remove(image: string, chunks: readonly LayerChunk[] | undefined): Promise<void>
   /** One place of a chunk; undefined when this host does not hold it. */
   find(chunk: string): Promise<ChunkPlace | undefined>
   close(): Promise<void>
@@ -74,11 +74,11 @@ function createChunkIndex(folder: string, database: Level<string, string>): Chun
   }
   return {
     images: () => guarded(() => imagesIn(database)),
-    add: (image, layer) =>
+    add: (image, chunks) =>
       guarded(async () => {
         await database.put(imagePrefix + image, 'partial')
-        for (let at = 0; at < layer.chunks.length; at += batchSize) {
-          const some = layer.chunks.slice(at, at + batchSize)
+        for (let at = 0; at < chunks.length; at += batchSize) {
+          const some = chunks.slice(at, at + batchSize)
           await database.batch(
             some.map(({ digest, extents }) => ({
               type: 'put' as const,
@@ -92,7 +92,7 @@ function createChunkIndex(folder: string, database: Level<string, string>): Chun
         // Durable together with all before it: LevelDB writes one log, in order.
         await database.put(imagePrefix + image, 'whole', { sync: true })
       }),
-    remove: (image, layer) => guarded(() => removeImage(database, image, layer)),
+    remove: (image, chunks) => guarded(() => removeImage(database, image, chunks)),
     find: chunk => guarded(() => findChunk(database, chunk)),
     close: () => database.close(),
   }
@@ -113,14 +113,14 @@ async function imagesIn(
 async function removeImage(
   database: Level<string, string>,
   image: string,
-  layer: LayerIndex | undefined,
+  chunks: readonly LayerChunk[] | undefined,
 ): Promise<void> {
   let keys: string[] = []
   const flush = async () => {
     await database.batch(keys.map(key => ({ type: 'del' as const, key })))
     keys = []
   }
-  for await (const key of layer ? keysOf(layer, image) : keysIn(database, image)) {
+  for await (const key of chunks ? keysOf(chunks, image) : keysIn(database, image)) {
     keys.push(key)
     if (keys.length >= batchSize) await flush()
   }
@@ -128,8 +128,8 @@ async function removeImage(
   await database.del(imagePrefix + image, { sync: true })
 }
 
-function* keysOf(layer: LayerIndex, image: string): Generator<string> {
-  for (const { digest } of layer.chunks) yield chunkKey(digest, image)
+function* keysOf(chunks: readonly LayerChunk[], image: string): Generator<string> {
+  for (const { digest } of chunks) yield chunkKey(digest, image)
 }
 
 async function* keysIn(database: Level<string, string>, image: string): AsyncGenerator<string> {

@@ -29,13 +29,18 @@ export interface ImageFolder {
 export const imageFiles = {
   /** The raw disk, sparse. */
   disk: 'disk.raw',
-  /** The index of its layer (layer-index.ts). */
-  layer: 'layer',
   config: 'config.json',
   state: 'state.json',
   kernel: 'kernel',
   initrd: 'initrd',
+  /** Firmware variables to start with. */
+  nvram: 'nvram',
 } as const
+
+/** The file with the index of the layer at this place, the base's being 0 (layer-index.ts). */
+export function layerFile(at: number): string {
+  return `layer.${at}`
+}
 
 /** Everyone may pass through: a guest's own uid opens the disk in it. Nobody else may list it. */
 export const folderMode = 0o711
@@ -56,16 +61,19 @@ export function folderName(digest: string): string {
 /** Makes a folder that holds the disk (and kernel) into that of an image, durably. */
 export async function sealImageFolder(
   path: string,
-  image: { config: ImageConfig; state: ImageState; layer: Buffer },
+  image: { config: ImageConfig; state: ImageState; layers: readonly Buffer[] },
 ): Promise<ImageFolder> {
   // Nobody sees the folder before it is renamed: each file durable once is enough.
   const options = { mode: privateMode, flush: true }
-  await writeFile(join(path, imageFiles.layer), image.layer, options)
+  for (const [at, layer] of image.layers.entries()) {
+    await writeFile(join(path, layerFile(at)), layer, options)
+  }
   await writeFile(join(path, imageFiles.config), encodeConfig(image.config), options)
   await writeFile(join(path, imageFiles.state), JSON.stringify(image.state), options)
   await chmod(path, folderMode)
   await syncFolder(path)
-  return { ...image, path, allocatedBytes: await allocatedBytes(path) }
+  const { config, state } = image
+  return { config, state, path, allocatedBytes: await allocatedBytes(path) }
 }
 
 /** Writes what changes about an image; whole, so that a crash leaves the old or the new. */
@@ -82,28 +90,31 @@ export async function readImageFolder(path: string, digest: string): Promise<Ima
   if (!Value.Check(imageConfigSchema, config)) throw new Error('its config is damaged')
   if (imageDigest(config) !== digest) throw new Error('its config is not the one it is named after')
   const disk = await stat(join(path, imageFiles.disk))
-  if (disk.size !== config.layer.virtualSizeBytes) throw new Error('its disk has the wrong size')
+  if (disk.size !== config.virtualSizeBytes) throw new Error('its disk has the wrong size')
   const state = await readObject(join(path, imageFiles.state))
   if (!Value.Check(imageStateSchema, state)) throw new Error('its state is damaged')
   return { path, config, state, allocatedBytes: await allocatedBytes(path) }
 }
 
-/** The index of an image's layer, as it lies in its folder. */
-export async function readLayer(image: ImageFolder): Promise<Buffer> {
-  return await readFile(join(image.path, imageFiles.layer))
+/** The indexes of an image's layers, base first, as they lie in its folder. */
+export async function readLayers(image: Pick<ImageFolder, 'path' | 'config'>): Promise<Buffer[]> {
+  return await Promise.all(
+    image.config.layers.map((_, at) => readFile(join(image.path, layerFile(at)))),
+  )
 }
 
 /** What the store says of an image. */
 export function recordOf(digest: string, image: ImageFolder): ImageRecord {
-  const { layer, arch, machine, firmware, boot } = image.config
+  const { layers, virtualSizeBytes, arch, machine, firmware, boot } = image.config
+  const sum = (of: 'dataBytes' | 'chunkCount') => layers.reduce((all, layer) => all + layer[of], 0)
   const { format, importedAt, lastUsedAt, pinned } = image.state
   return {
     digest,
-    layerDigest: layer.digest,
-    virtualSizeBytes: layer.virtualSizeBytes,
-    dataBytes: layer.dataBytes,
+    layerDigests: layers.map(layer => layer.digest),
+    virtualSizeBytes,
+    dataBytes: sum('dataBytes'),
     allocatedBytes: image.allocatedBytes,
-    chunkCount: layer.chunkCount,
+    chunkCount: sum('chunkCount'),
     format,
     arch,
     machine,

@@ -4,6 +4,11 @@ const strict = { additionalProperties: false }
 const digest = Type.String({ pattern: '^sha256:[0-9a-f]{64}$' })
 const bytes = Type.Integer({ minimum: 0 })
 
+const layerSchema = Type.Object(
+  { digest, dataBytes: bytes, chunkCount: bytes, extentCount: bytes },
+  strict,
+)
+
 /** The schema of an image's config. */
 export const imageConfigSchema = Type.Object(
   {
@@ -11,10 +16,8 @@ export const imageConfigSchema = Type.Object(
     arch: Type.Enum(['x86_64', 'aarch64']),
     machine: Type.Enum(['linux', 'macos']),
     firmware: Type.Enum(['bios', 'uefi']),
-    layer: Type.Object(
-      { digest, virtualSizeBytes: bytes, dataBytes: bytes, chunkCount: bytes, extentCount: bytes },
-      strict,
-    ),
+    virtualSizeBytes: bytes,
+    layers: Type.Array(layerSchema, { minItems: 1, maxItems: 128 }),
     boot: Type.Optional(
       Type.Object(
         {
@@ -25,15 +28,30 @@ export const imageConfigSchema = Type.Object(
         strict,
       ),
     ),
+    nvramDigest: Type.Optional(digest),
+    defaults: Type.Optional(
+      Type.Object(
+        {
+          cpu: Type.Optional(Type.Integer({ minimum: 1, maximum: 1024 })),
+          memoryBytes: Type.Optional(Type.Integer({ minimum: 1 })),
+        },
+        strict,
+      ),
+    ),
   },
   strict,
 )
 
 /**
- * What an image is: its layer, by the digest of the layer's index, and how a machine starts from
- * it. The digest of this, written canonically, names the image.
+ * What an image is: its layers, base first, each by the digest of its index (layer-index.ts), and
+ * how a machine starts from it. The digest of this, written canonically, names the image: it is the
+ * same wherever the layers' bytes are kept, and however they are packed there. `defaults` are what
+ * a machine gets that does not say; `nvramDigest` is of the firmware's variables to start with.
  */
 export type ImageConfig = Static<typeof imageConfigSchema>
+
+/** One layer as a config names it; the counts are of its own chunks alone. */
+export type ConfigLayer = ImageConfig['layers'][number]
 
 /** The schema of an image's state. */
 export const imageStateSchema = Type.Object(
@@ -57,11 +75,11 @@ export type ImageUser = ImageState['users'][number]
 export interface ImageRecord {
   /** `sha256:` and the hash of its config: the same content always has the same. */
   digest: string
-  /** Digest of the index of its layer. */
-  layerDigest: string
+  /** Digests of its layers' indexes, base first. */
+  layerDigests: string[]
   /** Size of the disk that a guest sees: the file's, rounded up to 4096. */
   virtualSizeBytes: number
-  /** Bytes that are not zero, by blocks of 4096. */
+  /** Bytes that its layers hold together, by blocks of 4096. */
   dataBytes: number
   /** Bytes that its files take on this host's disk, as du counts them. */
   allocatedBytes: number
@@ -84,13 +102,19 @@ export interface ImageRecord {
 
 /** Writes a config in its one spelling: fields in the order of the schema, no spaces. */
 export function encodeConfig(config: ImageConfig): string {
-  const { version, arch, machine, firmware, layer, boot } = config
-  const { digest, virtualSizeBytes, dataBytes, chunkCount, extentCount } = layer
-  const ordered = { digest, virtualSizeBytes, dataBytes, chunkCount, extentCount }
+  const { version, arch, machine, firmware, virtualSizeBytes, boot, nvramDigest } = config
+  const layers = config.layers.map(({ digest, dataBytes, chunkCount, extentCount }) => ({
+    ...{ digest, dataBytes, chunkCount, extentCount },
+  }))
   const start = boot && {
     kernelDigest: boot.kernelDigest,
     initrdDigest: boot.initrdDigest,
     commandLine: boot.commandLine,
   }
-  return JSON.stringify({ version, arch, machine, firmware, layer: ordered, boot: start })
+  const defaults = config.defaults && {
+    cpu: config.defaults.cpu,
+    memoryBytes: config.defaults.memoryBytes,
+  }
+  const head = { version, arch, machine, firmware, virtualSizeBytes, layers }
+  return JSON.stringify({ ...head, boot: start, nvramDigest, defaults })
 }

@@ -6,6 +6,7 @@ import type { Limits } from '../base/limits.ts'
 import { type Log, messageOf } from '../base/log.ts'
 import { type Random, randomSuffix } from '../base/random.ts'
 import type { ChunkIndex } from './chunk-index.ts'
+import { composeLayers } from './composition.ts'
 import {
   folderMode,
   folderName,
@@ -13,9 +14,9 @@ import {
   imageDigest,
   imageFiles,
   readImageFolder,
-  readLayer,
+  readLayers,
 } from './image-folder.ts'
-import { decodeLayerIndex } from './layer-index.ts'
+import { decodeLayerIndex, type LayerChunk } from './layer-index.ts'
 
 /** What a shelf needs. */
 export interface ImageShelfComponents {
@@ -39,7 +40,7 @@ export interface ImageShelf {
    * Moves a sealed folder to its place. An image that is there already stays, and the folder goes;
    * one whose layer is there already gets another name for the same disk.
    */
-  put(built: ImageFolder & { layer: Buffer }): Promise<string>
+  put(built: ImageFolder & { layers: Buffer[] }): Promise<string>
   /**
    * Takes an image away for good.
    * @returns the bytes that are free now: not those of a disk which another image shares
@@ -92,7 +93,7 @@ async function alignChunks(
   for (const [digest, image] of images) {
     if (indexed.get(digest) === 'whole') continue
     log.info({ image: digest }, 'entering the chunks of an image into the index')
-    await chunks.add(digest, decodeLayerIndex(await readLayer(image), limits))
+    await chunks.add(digest, servableChunks(await readLayers(image), limits))
   }
 }
 
@@ -100,20 +101,18 @@ async function putImage(
   folder: string,
   images: Map<string, ImageFolder>,
   { chunks, limits }: ImageShelfComponents,
-  built: ImageFolder & { layer: Buffer },
+  built: ImageFolder & { layers: Buffer[] },
 ): Promise<string> {
-  const { layer, ...image } = built
+  const { layers, ...image } = built
   const digest = imageDigest(image.config)
   if (images.has(digest)) return digest
-  const same = [...images.values()].find(
-    other => other.config.layer.digest === image.config.layer.digest,
-  )
+  const same = [...images.values()].find(other => diskName(other) === diskName(image))
   if (same !== undefined) await shareDisk(same, image)
   const path = join(folder, folderName(digest))
   await rename(image.path, path)
   try {
     await syncFolder(folder)
-    await chunks.add(digest, decodeLayerIndex(layer, limits))
+    await chunks.add(digest, servableChunks(layers, limits))
   } catch (error) {
     await rename(path, image.path)
     // If this fails too, what was entered is taken out when the shelf is loaded again.
@@ -122,6 +121,19 @@ async function putImage(
   }
   images.set(digest, { ...image, path })
   return digest
+}
+
+/** Images with the same layers have the same disk. */
+function diskName({ config }: ImageFolder): string {
+  return config.layers.map(({ digest }) => digest).join(' ')
+}
+
+/** Chunks whose bytes lie in the disk as they are: what a layer above covers can't be read there. */
+function servableChunks(layers: readonly Buffer[], limits: Limits): LayerChunk[] {
+  const views = composeLayers(layers.map(layer => decodeLayerIndex(layer, limits)))
+  return views.flatMap(({ index, covered }) =>
+    covered.size === 0 ? index.chunks : index.chunks.filter((_, number) => !covered.has(number)),
+  )
 }
 
 /**
@@ -142,11 +154,11 @@ async function takeImage(
 ): Promise<number> {
   const image = images.get(digest)
   assert(image, `image ${digest} is here`)
-  const layer = decodeLayerIndex(await readLayer(image), limits)
+  const held = servableChunks(await readLayers(image), limits)
   const path = join(incoming, folderName(digest))
   await rename(image.path, path)
   images.delete(digest)
-  await chunks.remove(digest, layer)
+  await chunks.remove(digest, held)
   const freedBytes = await removableBytes(path)
   await rm(path, { recursive: true, force: true })
   return freedBytes

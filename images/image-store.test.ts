@@ -253,7 +253,7 @@ test('chunks that a crash left half entered or half taken out are put right', as
   const chunk = digestOfBytes(noise(MiB))
   const index = await openChunkIndex({ folder: join(images, 'index'), rebuild: false }, silentLog)
   const place = [{ offsetBytes: 0, lengthBytes: 4096 }]
-  await index.add(gone, { virtualSizeBytes: MiB, chunks: [{ digest: gone, extents: place }] })
+  await index.add(gone, [{ digest: gone, extents: place }])
   await index.close()
   const database = new Level<string, string>(join(images, 'index'))
   await database.put(`image!${gone}`, 'partial')

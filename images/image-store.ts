@@ -164,7 +164,7 @@ function createStore(context: Context): ImageStore {
     list,
     inspect(digest) {
       const image = find(context, digest)
-      const { extentCount } = image.config.layer
+      const extentCount = image.config.layers.reduce((sum, layer) => sum + layer.extentCount, 0)
       const users = [...image.state.users]
       const diskPath = join(image.path, imageFiles.disk)
       return { ...recordOf(digest, image), extentCount, users, diskPath }

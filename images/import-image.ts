@@ -4,16 +4,12 @@ import { join } from 'node:path'
 import { timestamp } from '../base/clock.ts'
 import { failure } from '../base/errors.ts'
 import { type ByteSource, endWith, openSourceFile } from './byte-source.ts'
+import { describeLayer } from './describe-layer.ts'
 import { contentMode, type ImageFolder, imageFiles, sealImageFolder } from './image-folder.ts'
 import type { ImageConfig } from './image-record.ts'
-import {
-  type DiskImportComponents,
-  type ImportedDisk,
-  type ImportProgress,
-  importDisk,
-} from './import-disk.ts'
+import { type DiskImportComponents, type ImportProgress, importDisk } from './import-disk.ts'
 import type { StatedFormat } from './inspect-header.ts'
-import { decodeLayerIndex, digestOf, extentBytes } from './layer-index.ts'
+import { digestOf } from './layer-index.ts'
 import { createAdmission, spoolStream } from './spool.ts'
 
 /** A kernel that a machine starts directly, without firmware looking for one on the disk. */
@@ -50,7 +46,7 @@ export async function buildImage(
   folder: string,
   source: ByteSource,
   options: ImportOptions & { signal: AbortSignal },
-): Promise<ImageFolder & { layer: Buffer }> {
+): Promise<ImageFolder & { layers: Buffer[] }> {
   const onProgress = options.onProgress?.bind(options) ?? (() => {})
   checkCommandLine(options.boot?.commandLine)
   // The small files first: a missing kernel is told before a long copy, not after it.
@@ -58,26 +54,18 @@ export async function buildImage(
   const { format, signal } = options
   const disk = await importDisk(components, folder, source, { format, onProgress, signal })
   const { arch = 'x86_64', machine = 'linux', firmware = 'bios' } = options
-  const layer = describeLayer(components, disk)
+  const { virtualSizeBytes, layer } = describeLayer(disk.index, components.limits)
   const now = timestamp(components.clock)
   const sealed = await sealImageFolder(folder, {
-    config: { version: 1, arch, machine, firmware, layer, ...(boot ? { boot } : {}) },
+    config: {
+      ...{ version: 1, arch, machine, firmware, virtualSizeBytes },
+      layers: [layer],
+      ...(boot ? { boot } : {}),
+    },
     state: { format: disk.format, importedAt: now, lastUsedAt: now, pinned: false, users: [] },
-    layer: disk.index,
+    layers: [disk.index],
   })
-  return { ...sealed, layer: disk.index }
-}
-
-function describeLayer({ limits }: DiskImportComponents, disk: ImportedDisk): ImageConfig['layer'] {
-  const { virtualSizeBytes, chunks } = decodeLayerIndex(disk.index, limits)
-  let dataBytes = 0
-  let extentCount = 0
-  for (const { extents } of chunks) {
-    dataBytes += extentBytes(extents)
-    extentCount += extents.length
-  }
-  const digest = digestOf(createHash('sha256').update(disk.index).digest())
-  return { digest, virtualSizeBytes, dataBytes, chunkCount: chunks.length, extentCount }
+  return { ...sealed, layers: [disk.index] }
 }
 
 /** The longest command line that an x86 kernel takes (Linux, COMMAND_LINE_SIZE). */

@@ -35,7 +35,7 @@ export function createLayerBuilder(): LayerBuilder {
       }
       return extents
     },
-    finish: virtualSizeBytes => ({ virtualSizeBytes, chunks }),
+    finish: virtualSizeBytes => ({ virtualSizeBytes, chunks, zeros: [] }),
   }
 }
 

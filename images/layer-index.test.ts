@@ -19,8 +19,9 @@ const layerIndex: fc.Arbitrary<LayerIndex> = fc
   .record({
     chunks: fc.array(fc.tuple(hash, fc.array(extent, { minLength: 1, maxLength: 16 }))),
     tail: fc.integer({ min: 1, max: 1e9 }),
+    zeroGap: fc.nat(100),
   })
-  .map(({ chunks, tail }) => {
+  .map(({ chunks, tail, zeroGap }) => {
     let block = 0
     const built = chunks.map(([bytes, extents]) => ({
       digest: digestOf(bytes),
@@ -30,7 +31,10 @@ const layerIndex: fc.Arbitrary<LayerIndex> = fc
         return { offsetBytes: start * blockBytes, lengthBytes: length * blockBytes }
       }),
     }))
-    return { virtualSizeBytes: (block + tail) * blockBytes, chunks: built }
+    // Zeros may lie anywhere that no chunk is: behind all of them is enough.
+    const zeros =
+      zeroGap > 0 ? [{ offsetBytes: (block + zeroGap) * blockBytes, lengthBytes: blockBytes }] : []
+    return { virtualSizeBytes: (block + zeroGap + tail) * blockBytes, chunks: built, zeros }
   })
 
 const detailOf = (bytes: Uint8Array): string => {
@@ -72,7 +76,10 @@ test('a changed index is refused by its own failure or is another valid one', ()
 })
 
 test('any bytes after the magic are refused or valid', () => {
-  const magic = encodeLayerIndex({ virtualSizeBytes: blockBytes, chunks: [] }).subarray(0, 16)
+  const magic = encodeLayerIndex({ virtualSizeBytes: blockBytes, chunks: [], zeros: [] }).subarray(
+    0,
+    16,
+  )
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 200 }), bytes => {
       detailOf(Buffer.concat([magic, bytes]))
@@ -82,7 +89,10 @@ test('any bytes after the magic are refused or valid', () => {
 
 test('each rule has its own sentence', () => {
   const zeros = Buffer.alloc(32)
-  const magic = encodeLayerIndex({ virtualSizeBytes: blockBytes, chunks: [] }).subarray(0, 16)
+  const magic = encodeLayerIndex({ virtualSizeBytes: blockBytes, chunks: [], zeros: [] }).subarray(
+    0,
+    16,
+  )
   const of = (...parts: (number | Buffer)[]) =>
     detailOf(
       Buffer.concat([
@@ -116,6 +126,6 @@ test('an image of 16 GiB that is full has an index of less than 700 KiB', () => 
     digest: digestOf(Buffer.alloc(32, at)),
     extents: [{ offsetBytes: at * chunkBytes, lengthBytes: chunkBytes }],
   }))
-  const bytes = encodeLayerIndex({ virtualSizeBytes: 16 * 1024 * chunkBytes, chunks })
+  const bytes = encodeLayerIndex({ virtualSizeBytes: 16 * 1024 * chunkBytes, chunks, zeros: [] })
   expect(bytes.length).toBeLessThan(700 * 1024)
 })

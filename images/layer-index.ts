@@ -25,15 +25,17 @@ export interface LayerChunk {
 }
 
 /**
- * What a layer holds and where on the disk it goes. Whatever no extent covers is a hole: zero in a
- * layer without a parent. It says nothing of where the bytes are kept: beside it in a raw file
- * here, in packs of a registry elsewhere.
+ * What a layer holds and where on the disk it goes. What neither a chunk nor `zeros` covers is as
+ * in the layer below it, and zero where there is none. It says nothing of where the bytes are
+ * kept: in a raw file here, in packs of a registry elsewhere.
  */
 export interface LayerIndex {
   /** Size of the disk, a multiple of `blockBytes`. */
   virtualSizeBytes: number
   /** In order of the disk; no extent is in two of them. */
   chunks: LayerChunk[]
+  /** What became zero or was trimmed, in order, touching nothing; empty in a layer with no parent. */
+  zeros: Extent[]
 }
 
 /** How much a layer index may ask of whoever reads it. */
@@ -53,7 +55,7 @@ const blocksPerChunk = chunkBytes / blockBytes
  * names the layer: a magic of 16 bytes (the last is the version), then numbers in blocks as LEB128
  * varints: the disk's size, the count of chunks, and for each chunk its count of extents, each
  * extent as the gap since the end of the one before and its length, and the 32 bytes of the
- * chunk's hash.
+ * chunk's hash; then the count of zeros, and each as gap and length, from the disk's begin again.
  */
 export function encodeLayerIndex(index: LayerIndex): Buffer {
   const numbers: number[] = []
@@ -73,6 +75,13 @@ export function encodeLayerIndex(index: LayerIndex): Buffer {
     }
     flush()
     parts.push(hashOf(chunk.digest))
+  }
+  writeVarint(numbers, index.zeros.length)
+  endBlock = 0
+  for (const { offsetBytes, lengthBytes } of index.zeros) {
+    writeVarint(numbers, inBlocks(offsetBytes) - endBlock)
+    writeVarint(numbers, inBlocks(lengthBytes))
+    endBlock = inBlocks(offsetBytes + lengthBytes)
   }
   flush()
   return Buffer.concat(parts)
@@ -99,8 +108,44 @@ export function decodeLayerIndex(bytes: Uint8Array, bounds: LayerIndexBounds): L
     if (endBlock > diskBlocks) throw invalid('an extent lies beyond the end of its disk')
     chunks.push({ digest: digestOf(reader.bytes(hashBytes)), extents })
   }
+  const zeros = readZeros(reader.number, diskBlocks, bounds)
   if (!reader.atEnd()) throw invalid('there is more after its end')
-  return { virtualSizeBytes: diskBlocks * blockBytes, chunks }
+  const layer = { virtualSizeBytes: diskBlocks * blockBytes, chunks, zeros }
+  if (zerosMeetChunks(layer)) throw invalid('it has data where it says zero')
+  return layer
+}
+
+function readZeros(number: () => number, diskBlocks: number, bounds: LayerIndexBounds): Extent[] {
+  const count = number()
+  if (count > bounds.layerChunks) throw invalid('it has too many zero extents')
+  const zeros: Extent[] = []
+  let endBlock = 0
+  for (let at = 0; at < count; at++) {
+    const gap = number()
+    const length = number()
+    if (at > 0 && gap === 0) throw invalid('two zero extents touch')
+    if (length === 0) throw invalid('a zero extent is empty')
+    zeros.push({ offsetBytes: (endBlock + gap) * blockBytes, lengthBytes: length * blockBytes })
+    endBlock += gap + length
+    if (endBlock > diskBlocks) throw invalid('a zero extent lies beyond the end of its disk')
+  }
+  return zeros
+}
+
+/** Both are in order of the disk: one walk over both. */
+function zerosMeetChunks({ chunks, zeros }: LayerIndex): boolean {
+  let at = 0
+  for (const { extents } of chunks) {
+    for (const { offsetBytes, lengthBytes } of extents) {
+      for (let zero = zeros[at]; zero !== undefined; zero = zeros[at]) {
+        if (zero.offsetBytes + zero.lengthBytes > offsetBytes) break
+        at++
+      }
+      const zero = zeros[at]
+      if (zero !== undefined && zero.offsetBytes < offsetBytes + lengthBytes) return true
+    }
+  }
+  return false
 }
 
 function readExtents(number: () => number, startBlock: number) {

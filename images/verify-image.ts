@@ -4,7 +4,7 @@ import { type FileHandle, open, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Limits } from '../base/limits.ts'
 import { type ConvertComponents, mapData } from './convert.ts'
-import { type ImageFolder, imageFiles, readLayer } from './image-folder.ts'
+import { type ImageFolder, imageFiles, layerFile, readLayers } from './image-folder.ts'
 import {
   chunkBytes,
   decodeLayerIndex,
@@ -39,18 +39,20 @@ export async function verifyImage(
   image: ImageFolder,
   options: ScanOptions,
 ): Promise<Verification> {
-  const { layer, boot } = image.config
+  const { layers, boot } = image.config
   const bad: BadPart[] = []
-  const check = async (file: 'layer' | 'kernel' | 'initrd', digest: string | undefined) => {
+  const check = async (file: 'layer' | 'kernel' | 'initrd', digest: string | undefined, at = 0) => {
     if (digest === undefined) return
-    const found = await hashFile(join(image.path, imageFiles[file]), options.signal)
+    const name = file === 'layer' ? layerFile(at) : imageFiles[file]
+    const found = await hashFile(join(image.path, name), options.signal)
     if (found !== digest) bad.push({ file, digest, offset: 0 })
   }
-  await check('layer', layer.digest)
+  for (const [at, { digest }] of layers.entries()) await check('layer', digest, at)
   await check('kernel', boot?.kernelDigest)
   await check('initrd', boot?.initrdDigest)
   if (bad.some(({ file }) => file === 'layer')) return { checkedChunks: 0, bad }
-  const stated = decodeLayerIndex(await readLayer(image), components.limits)
+  const [base = Buffer.alloc(0)] = await readLayers(image)
+  const stated = decodeLayerIndex(base, components.limits)
   const found = await rescan(components, image, options)
   bad.push(...compareLayers(stated, found))
   return { checkedChunks: stated.chunks.length, bad }

@@ -1,0 +1,22 @@
+import { createHash } from 'node:crypto'
+import type { ConfigLayer } from './image-record.ts'
+import { decodeLayerIndex, digestOf, extentBytes, type LayerIndexBounds } from './layer-index.ts'
+
+/**
+ * What a config says of a layer, from the layer's encoded index.
+ * @throws layerIndexInvalid
+ */
+export function describeLayer(
+  encoded: Buffer,
+  bounds: LayerIndexBounds,
+): { virtualSizeBytes: number; layer: ConfigLayer } {
+  const { virtualSizeBytes, chunks } = decodeLayerIndex(encoded, bounds)
+  let dataBytes = 0
+  let extentCount = 0
+  for (const { extents } of chunks) {
+    dataBytes += extentBytes(extents)
+    extentCount += extents.length
+  }
+  const digest = digestOf(createHash('sha256').update(encoded).digest())
+  return { virtualSizeBytes, layer: { digest, dataBytes, chunkCount: chunks.length, extentCount } }
+}
