@@ -11,6 +11,7 @@ export interface ProcessIdentity {
 
 interface ProcessStat extends ProcessIdentity {
   state: string
+  threads: number
 }
 
 /** Reads /proc/PID/stat; undefined when there is no such process. */
@@ -23,13 +24,22 @@ function readStat(pid: number): ProcessStat | undefined {
   }
   // The name in parentheses may hold anything, parentheses and spaces too: count from its end.
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
-  return { pid, state: fields[0] ?? 'X', startTicks: Number(fields[19]) }
+  return {
+    pid,
+    state: fields[0] ?? 'X',
+    threads: Number(fields[17]),
+    startTicks: Number(fields[19]),
+  }
 }
 
-/** The identity of a process that runs now; undefined when it does not (a zombie does not). */
+/**
+ * The identity of a process that runs now; undefined when it does not. A zombie does not, but for
+ * one whose other threads have not ended yet: they hold its files and locks until then.
+ */
 export function identify(pid: number): ProcessIdentity | undefined {
   const stat = readStat(pid)
-  if (stat === undefined || stat.state === 'Z' || stat.state === 'X') return undefined
+  if (stat === undefined || stat.state === 'X') return undefined
+  if (stat.state === 'Z' && stat.threads <= 1) return undefined
   return { pid: stat.pid, startTicks: stat.startTicks }
 }
 
