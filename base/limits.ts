@@ -117,6 +117,45 @@ export interface Limits {
   /** Chunks of one layer: with chunks of at most 1 MiB, a bound on what one image holds. */
   layerChunks: number
 
+  // Registries
+  /** Connections to one registry at once. */
+  registryConnections: number
+  /** Milliseconds in which a registry must answer, or take some of what it is sent. */
+  registryAnswerMs: number
+  /** Bytes of a body that must come within `registryProgressMs` of waiting for it. */
+  registryProgressBytes: number
+  registryProgressMs: number
+  /** Tries of one request, and the longest wait that a registry may ask for before the next. */
+  registryTries: number
+  registryRetryAfterMs: number
+  /** Bytes of a manifest or an index of a registry. */
+  registryManifestBytes: number
+  /** Layers of a container image. */
+  registryContainerLayers: number
+  /** Tags of one repository that are listed. */
+  registryTags: number
+  /** Tokens of a registry that are kept. */
+  registryTokens: number
+  /** Bytes of a blob that are sent at once; what is cut is sent again from its last piece on. */
+  registryPieceBytes: number
+  /** Bytes that are asked for at once, and bytes between two chunks that are read over. */
+  registryRangeBytes: number
+  registryGapBytes: number
+  /** Ranges under way at once for one reader. */
+  registryRangesAtOnce: number
+  /** Bytes of an image's manifest in a registry. */
+  imageManifestBytes: number
+  /** Bytes of an image's config. */
+  imageConfigBytes: number
+  /** Bytes of the index, and of the locations, of one layer. */
+  layerIndexBytes: number
+  /** Layers of one image. */
+  imageLayers: number
+  /** Packs that one image lies in. */
+  imagePacks: number
+  /** Bytes of one pack. */
+  packBytes: number
+
   // The fleet: membership
   /** Hosts of one fleet, those that wait for approval included. */
   members: number
@@ -233,6 +272,27 @@ export const defaultLimits: Limits = {
   imageReserveBytes: 1 * 1024 * MiB,
   bootFileBytes: 512 * MiB,
   layerChunks: 8 * 1024 * 1024,
+
+  registryConnections: 8,
+  registryAnswerMs: 60_000,
+  registryProgressBytes: 32 * KiB,
+  registryProgressMs: 30_000,
+  registryTries: 6,
+  registryRetryAfterMs: 120_000,
+  registryManifestBytes: 4 * MiB,
+  registryContainerLayers: 256,
+  registryTags: 10_000,
+  registryTokens: 64,
+  registryPieceBytes: 16 * MiB,
+  registryRangeBytes: 8 * MiB,
+  registryGapBytes: 128 * KiB,
+  registryRangesAtOnce: 4,
+  imageManifestBytes: 4 * MiB,
+  imageConfigBytes: 256 * KiB,
+  layerIndexBytes: 64 * MiB,
+  imageLayers: 128,
+  imagePacks: 16_384,
+  packBytes: 512 * MiB,
 
   etcdCalls: 4_096,
 
