@@ -2,6 +2,7 @@ import Type, { type Static } from 'typebox'
 import { conditionSchema, findCondition } from './condition.ts'
 import { formatAge } from './duration.ts'
 import { type Kind, nameColumn } from './kind.ts'
+import { checkImageSource, imageCopiesSchema, imageSourceSchema } from './image-source.ts'
 import { metadataSchema } from './metadata.ts'
 import { approximateBytes } from './quantity.ts'
 
@@ -32,6 +33,8 @@ export const imageSchema = Type.Object(
           Type.String({ maxLength: 2048, description: 'For images that carry their own kernel.' }),
         ),
         pinned: Type.Boolean({ default: false, description: 'Never removed to make room.' }),
+        source: Type.Optional(imageSourceSchema),
+        copies: Type.Optional(imageCopiesSchema),
       },
       { ...strict, description: "What the image is for. The user's." },
     ),
@@ -57,6 +60,26 @@ export const imageSchema = Type.Object(
             ),
           ),
           hosts: Type.Optional(Type.Array(Type.String(), { description: 'Hosts that hold it.' })),
+          filling: Type.Optional(
+            Type.Array(
+              Type.Object(
+                {
+                  host: Type.String(),
+                  doneBytes: Type.Integer(),
+                  totalBytes: Type.Integer(),
+                  stalled: Type.Optional(Type.String()),
+                },
+                strict,
+              ),
+              { description: 'Hosts to which it is on its way.' },
+            ),
+          ),
+          copyHosts: Type.Optional(
+            Type.Array(Type.String(), { description: 'Hosts that are to hold it (spec.copies).' }),
+          ),
+          resolved: Type.Optional(
+            Type.String({ description: 'What the source was when it was looked up, by digest.' }),
+          ),
           users: Type.Optional(
             Type.Array(Type.String(), { description: 'Machines whose disks lie upon it.' }),
           ),
@@ -84,6 +107,20 @@ export const imageSchema = Type.Object(
 /** A disk that machines start from. */
 export type Image = Static<typeof imageSchema>
 
+function hostsCell({ status }: Image): string {
+  const held = status?.hosts?.length ?? 0
+  const filling = status?.filling ?? []
+  if (filling.length === 0) return `${held}`
+  const share = ({ doneBytes, totalBytes }: (typeof filling)[number]) =>
+    totalBytes > 0 ? doneBytes / totalBytes : 0
+  const most = Math.max(...filling.map(share))
+  return `${held}+${filling.length} (${Math.floor(most * 100)}%)`
+}
+
+function checkImage({ spec }: Image): { field: string; message: string }[] {
+  return spec.source === undefined ? [] : checkImageSource(spec.source)
+}
+
 /** What is known of the kind Image. */
 export const imageKind: Kind<Image> = {
   kind: 'Image',
@@ -97,7 +134,8 @@ export const imageKind: Kind<Image> = {
   schema: imageSchema,
   hasStatus: true,
   finalizer: 'macfleet.dev/content',
-  immutable: ['spec.arch', 'spec.machine'],
+  immutable: ['spec.arch', 'spec.machine', 'spec.source'],
+  check: checkImage,
   columns: [
     nameColumn,
     {
@@ -129,6 +167,13 @@ export const imageKind: Kind<Image> = {
       cell: image => image.status?.users?.length ?? 0,
     },
     {
+      name: 'Hosts',
+      description: 'Hosts that hold it; after the plus, those to which it is on its way.',
+      type: 'string',
+      priority: 0,
+      cell: hostsCell,
+    },
+    {
       name: 'Age',
       description: 'Time since creation.',
       type: 'string',
@@ -148,6 +193,14 @@ export const imageKind: Kind<Image> = {
       type: 'string',
       priority: 1,
       cell: image => image.spec.firmware,
+    },
+    {
+      name: 'Source',
+      description: 'Where it comes from.',
+      type: 'string',
+      priority: 1,
+      cell: ({ spec: { source } }) =>
+        source?.registry ?? source?.url ?? (source?.library ? `library:${source.library}` : ''),
     },
     {
       name: 'Reason',

@@ -3,6 +3,7 @@ import { hostKind } from './host.ts'
 import { imageKind } from './image.ts'
 import type { Kind, Resource } from './kind.ts'
 import { namespaceKind } from './namespace.ts'
+import { secretKind } from './secret.ts'
 import { virtualMachineKind } from './virtual-machine.ts'
 
 /**
@@ -17,6 +18,7 @@ function anyKind<Object extends Resource>(kind: Kind<Object>): Kind {
 export const kinds: readonly Kind[] = [
   anyKind(namespaceKind),
   anyKind(eventKind),
+  anyKind(secretKind),
   anyKind(virtualMachineKind),
   anyKind(hostKind),
   anyKind(imageKind),
