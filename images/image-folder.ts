@@ -4,11 +4,11 @@ import { join } from 'node:path'
 import { Value } from 'typebox/value'
 import { syncFolder, writeFileAtomic } from '../base/files.ts'
 import {
+  decodeConfig,
   encodeConfig,
   type ImageConfig,
   type ImageRecord,
   type ImageState,
-  imageConfigSchema,
   imageStateSchema,
 } from './image-record.ts'
 import { digestOf } from './layer-index.ts'
@@ -86,8 +86,7 @@ export async function writeState(path: string, state: ImageState): Promise<void>
  * @throws an error that says what is wrong with it
  */
 export async function readImageFolder(path: string, digest: string): Promise<ImageFolder> {
-  const config = await readObject(join(path, imageFiles.config))
-  if (!Value.Check(imageConfigSchema, config)) throw new Error('its config is damaged')
+  const config = decodeConfig(await readFile(join(path, imageFiles.config)))
   if (imageDigest(config) !== digest) throw new Error('its config is not the one it is named after')
   const disk = await stat(join(path, imageFiles.disk))
   if (disk.size !== config.virtualSizeBytes) throw new Error('its disk has the wrong size')

@@ -1,4 +1,7 @@
 import Type, { type Static } from 'typebox'
+import { Value } from 'typebox/value'
+import { failure, type MacfleetError } from '../base/errors.ts'
+import { blockBytes } from './layer-index.ts'
 
 const strict = { additionalProperties: false }
 const digest = Type.String({ pattern: '^sha256:[0-9a-f]{64}$' })
@@ -9,8 +12,7 @@ const layerSchema = Type.Object(
   strict,
 )
 
-/** The schema of an image's config. */
-export const imageConfigSchema = Type.Object(
+const imageConfigSchema = Type.Object(
   {
     version: Type.Literal(1),
     arch: Type.Enum(['x86_64', 'aarch64']),
@@ -100,9 +102,17 @@ export interface ImageRecord {
   pinned: boolean
 }
 
-/** Writes a config in its one spelling: fields in the order of the schema, no spaces. */
+/**
+ * Writes a config in its one spelling: fields in this order, no spaces. The first three say in the
+ * words of OCI's image config, for programs that know no other, what the others say.
+ */
 export function encodeConfig(config: ImageConfig): string {
   const { version, arch, machine, firmware, virtualSizeBytes, boot, nvramDigest } = config
+  const foreign = {
+    architecture: arch === 'x86_64' ? 'amd64' : 'arm64',
+    os: machine === 'macos' ? 'darwin' : 'linux',
+    rootfs: { type: 'layers', diff_ids: [] },
+  }
   const layers = config.layers.map(({ digest, dataBytes, chunkCount, extentCount }) => ({
     ...{ digest, dataBytes, chunkCount, extentCount },
   }))
@@ -116,5 +126,33 @@ export function encodeConfig(config: ImageConfig): string {
     memoryBytes: config.defaults.memoryBytes,
   }
   const head = { version, arch, machine, firmware, virtualSizeBytes, layers }
-  return JSON.stringify({ ...head, boot: start, nvramDigest, defaults })
+  return JSON.stringify({ ...foreign, ...head, boot: start, nvramDigest, defaults })
+}
+
+/**
+ * Reads a config that anybody may have written.
+ * @throws imageConfigInvalid for anything but the one spelling of a config
+ */
+export function decodeConfig(bytes: Uint8Array): ImageConfig {
+  const text = Buffer.from(bytes).toString('utf8')
+  const { architecture: _, os: _os, rootfs: _rootfs, ...config } = parseObject(text)
+  if (!Value.Check(imageConfigSchema, config)) {
+    const [error] = Value.Errors(imageConfigSchema, config)
+    throw invalid(`${error?.instancePath ?? ''} ${error?.message ?? 'is wrong'}`.trim())
+  }
+  if (config.virtualSizeBytes % blockBytes !== 0) throw invalid('its disk is not whole blocks')
+  if (encodeConfig(config) !== text) throw invalid('it is spelled in another way than it should be')
+  return config
+}
+
+function parseObject(text: string): Record<string, unknown> {
+  try {
+    return { ...JSON.parse(text) }
+  } catch {
+    throw invalid('it is not JSON')
+  }
+}
+
+function invalid(detail: string): MacfleetError {
+  return failure('imageConfigInvalid', { detail })
 }
