@@ -75,7 +75,13 @@ export interface RegistryAccess {
 /** Another host of the fleet, by its transfer port (peers/). */
 export interface PeerDescription {
   kind: 'peer'
+  /** The host's name. */
   name: string
+  /**
+   * The URI that its certificate has to carry, whole: fleet, host and this membership of it. Who
+   * has the address but another certificate is not spoken to.
+   */
+  identity: string
   address: string
   port: number
 }
