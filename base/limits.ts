@@ -156,6 +156,23 @@ export interface Limits {
   /** Bytes of one pack. */
   packBytes: number
 
+  // Filling images
+  /** Images that are filled at once. */
+  imageFillings: number
+  /** Sources of one image that are asked. */
+  fillSources: number
+  /** Plain bytes that are asked for and not here yet: of all images, and of one source. */
+  fillBytesInFlight: number
+  sourceBytesInFlight: number
+  /** Requests under way at once with one source of one image. */
+  sourceRequestsAtOnce: number
+  /** Reads of guests that wait for chunks of one image at once. */
+  fillReadsWaiting: number
+  /** Times in a row that the thread which fills images is started again after it died. */
+  transferRestarts: number
+  /** Hosts that served rot which are remembered. */
+  rottenSources: number
+
   // The fleet: membership
   /** Hosts of one fleet, those that wait for approval included. */
   members: number
@@ -293,6 +310,15 @@ export const defaultLimits: Limits = {
   imageLayers: 128,
   imagePacks: 16_384,
   packBytes: 512 * MiB,
+
+  imageFillings: 64,
+  fillSources: 64,
+  fillBytesInFlight: 128 * MiB,
+  sourceBytesInFlight: 32 * MiB,
+  sourceRequestsAtOnce: 8,
+  fillReadsWaiting: 1_024,
+  transferRestarts: 5,
+  rottenSources: 1_024,
 
   etcdCalls: 4_096,
 
