@@ -587,6 +587,18 @@ export const errorTable = {
     sentence: 'the disk that holds {folder} is full: {detail}',
     next: 'Make room there, for example with `macfleet image prune`',
   },
+  contentDiffers: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 502,
+    sentence: '{source} sent something else: {detail}',
+    next: 'Nothing of it was kept. Look at that source, or name another one',
+  },
+  wrappedDiskRefused: {
+    reason: 'Invalid',
+    httpStatus: 422,
+    sentence: 'no disk is taken from {source}: {detail}',
+    next: 'It has to hold one file, /disk/NAME.qcow2, .raw or .img (docs/IMAGE-FORMAT.md)',
+  },
 
   // Machines on their host
   hostFull: {

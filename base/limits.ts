@@ -173,6 +173,29 @@ export interface Limits {
   /** Hosts that served rot which are remembered. */
   rottenSources: number
 
+  // Disks in containers, on HTTPS servers and in folders
+  /** Entries of all layers of a container image that are looked at for its disk. */
+  wrappedEntries: number
+  /** Bytes between two entries of an archive: a long name, attributes, the filling at its end. */
+  wrappedHeaderBytes: number
+  /** Plain bytes of a packed layer for each of its packed bytes: gzip can make 1032 of one. */
+  wrappedRatio: number
+  /** Redirects that are followed to a disk. */
+  diskRedirects: number
+  /** Milliseconds in which a server must answer, and tries in a row without progress. */
+  diskAnswerMs: number
+  diskTries: number
+  /** Bytes of a disk that must come within `diskProgressMs` of waiting for it. */
+  diskProgressBytes: number
+  diskProgressMs: number
+  /** Files and folders of a library that are looked at, and how deep its folders go. */
+  libraryEntries: number
+  libraryDepth: number
+  /** Images of one OCI layout in a library. */
+  libraryImages: number
+  /** Milliseconds that one call to a library's file system may take. */
+  libraryCallMs: number
+
   // The fleet: membership
   /** Hosts of one fleet, those that wait for approval included. */
   members: number
@@ -319,6 +342,19 @@ export const defaultLimits: Limits = {
   fillReadsWaiting: 1_024,
   transferRestarts: 5,
   rottenSources: 1_024,
+
+  wrappedEntries: 10_000,
+  wrappedHeaderBytes: 256 * KiB,
+  wrappedRatio: 2_048,
+  diskRedirects: 3,
+  diskAnswerMs: 30_000,
+  diskTries: 5,
+  diskProgressBytes: 64 * KiB,
+  diskProgressMs: 30_000,
+  libraryEntries: 10_000,
+  libraryDepth: 8,
+  libraryImages: 1_000,
+  libraryCallMs: 15_000,
 
   etcdCalls: 4_096,
 
