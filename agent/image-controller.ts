@@ -3,21 +3,26 @@ import { mkdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Readable, Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { type Clock, timestamp } from '../base/clock.ts'
+import type { Clock } from '../base/clock.ts'
 import { failure, isFailure, messageOf } from '../base/errors.ts'
 import type { Limits } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import { type Again, createWorkQueue, type WorkQueue } from '../base/work-queue.ts'
 import type { EventRecorder } from '../cluster/event-recorder.ts'
-import { earliest, heldBy, holdersOf, latest } from '../cluster/image-holders.ts'
+import { heldBy, holdersOf } from '../cluster/image-holders.ts'
 import { type Following, followObjects } from '../cluster/object-follow.ts'
 import type { Guard, Objects } from '../cluster/objects.ts'
 import type { ImageStore } from '../images/image-store.ts'
 import type { ImportProgress } from '../images/import-disk.ts'
 import type { ImagePart, UploadRequest } from '../interface/api/subresources.ts'
-import { withCondition } from '../resources/condition.ts'
 import { hostKind } from '../resources/host.ts'
 import { type Image, imageKind } from '../resources/image.ts'
+import {
+  failedStatus,
+  type ImageStatus,
+  missingStatus,
+  readyStatus,
+} from './images/image-status.ts'
 
 /** What the image controller needs. */
 export interface ImageControllerComponents {
@@ -40,8 +45,6 @@ export interface ImageController {
   refresh(): void
   stop(): Promise<void>
 }
-
-type ImageStatus = NonNullable<Image['status']>
 
 /** How often the progress of an import is written to the store. */
 const progressMs = 500
@@ -112,7 +115,11 @@ class Controller implements ImageController {
     const { objects, hostName } = this.#components
     const { items } = await objects.list(imageKind)
     const interrupted = items.filter(
-      ({ status }) => status?.phase === 'Importing' && (status.importer ?? hostName) === hostName,
+      ({ spec, status }) =>
+        // What has a source is fetched again by itself.
+        spec.source === undefined &&
+        status?.phase === 'Importing' &&
+        (status.importer ?? hostName) === hostName,
     )
     for (const image of interrupted) await this.#interrupted(image)
     await this.#dropNameless(items, interrupted)
@@ -239,7 +246,9 @@ class Controller implements ImageController {
         await this.#free(record.digest, '')
         throw failure('imageDiffers', { name, wanted, found: record.digest })
       }
-      const done = await this.#tell(image, status => this.#readyStatus(record.digest, status))
+      const done = await this.#tell(image, status =>
+        readyStatus(record.digest, status, this.#components),
+      )
       if (done === undefined) {
         await this.#free(record.digest, uid)
         throw failure('notFound', { resource: 'images', name })
@@ -307,42 +316,11 @@ class Controller implements ImageController {
     const { clock, events } = this.#components
     const message = messageOf(error)
     events.record(image, { type: 'Warning', reason: 'ImportFailed', message })
-    const condition = { type: 'Ready', status: 'False', reason: 'ImportFailed', message } as const
-    await this.#tell(image, status => ({
-      phase: 'Failed',
-      conditions: withCondition(status?.conditions ?? [], condition, timestamp(clock)),
-    }))
+    await this.#tell(image, status => failedStatus(status, message, clock))
   }
 
   #interrupted(image: Image): Promise<void> {
     return this.#failed(image, new Error('The daemon ended during the import. Import it again'))
-  }
-
-  #readyStatus(digest: string, told?: ImageStatus): ImageStatus | undefined {
-    const { images, hostName, clock } = this.#components
-    const record = images.get(digest)
-    if (record === undefined) return undefined
-    const message = 'The image can be used'
-    const condition = { type: 'Ready', status: 'True', reason: 'Imported', message } as const
-    const users = images.users(digest).map(user => user.name)
-    const others = holdersOf(told?.digest === digest ? told : undefined).filter(
-      ({ host }) => host !== hostName,
-    )
-    const conditions = told?.phase === 'Ready' ? told.conditions : undefined
-    return {
-      phase: 'Ready',
-      digest,
-      virtualSizeBytes: record.virtualSizeBytes,
-      sizeBytes: record.allocatedBytes,
-      chunks: record.chunkCount,
-      format: record.format,
-      hasKernel: record.boot !== undefined,
-      ...heldBy([...others, { host: hostName, users }]),
-      importedAt: earliest(told?.importedAt, record.importedAt),
-      lastUsedAt: latest(told?.lastUsedAt, record.lastUsedAt),
-      // What was true already keeps its time.
-      conditions: conditions ?? withCondition([], condition, timestamp(clock)),
-    }
   }
 
   #seen(image: Image): void {
@@ -372,22 +350,11 @@ class Controller implements ImageController {
     await this.#keepPin(digest, image.spec.pinned)
     await this.#tell(image, status => {
       if (status?.digest !== digest) return status
-      return this.#readyStatus(digest, status) ?? this.#missingStatus(status, image.metadata.name)
+      const { images } = this.#components
+      if (images.get(digest) === undefined) return missingStatus(image, status, this.#components)
+      return readyStatus(digest, status, this.#components)
     })
     return undefined
-  }
-
-  /** Not here. When nobody has it any more, what it was is kept, and it may be sent again. */
-  #missingStatus(status: ImageStatus, name: string): ImageStatus {
-    const { digest = '', conditions = [] } = status
-    const others = holdersOf(status).filter(({ host }) => host !== this.#components.hostName)
-    if (others.length > 0) return { ...status, ...heldBy(others) }
-    if (status.phase !== 'Ready') return status
-    const { message } = failure('imageContentMissing', { name, digest })
-    const condition = { type: 'Ready', status: 'False', reason: 'ContentMissing', message } as const
-    const time = timestamp(this.#components.clock)
-    const { hosts: _, holders: __, users: ___, ...rest } = status
-    return { ...rest, phase: 'Failed', conditions: withCondition(conditions, condition, time) }
   }
 
   async #keepPin(digest: string, wanted: boolean): Promise<void> {
