@@ -51,6 +51,22 @@ const fleetSchema = Type.Object(
   { ...strict, default: {}, description: 'How the other hosts of a fleet reach this one.' },
 )
 
+const registrySchema = Type.Object(
+  {
+    mirrors: Type.Optional(
+      Type.Array(Type.String({ maxLength: 300 }), {
+        maxItems: 16,
+        description: 'Asked before the registry itself, in order; for pulling.',
+      }),
+    ),
+    authoritiesFile: Type.Optional(
+      Type.String({ description: "Certificates (PEM) to trust beside the system's." }),
+    ),
+    plainHttp: Type.Optional(Type.Boolean({ description: 'Speaks HTTP without TLS.' })),
+  },
+  strict,
+)
+
 /** The configuration file's schema; every setting has a default. */
 export const configSchema = Type.Object(
   {
@@ -120,6 +136,17 @@ export const configSchema = Type.Object(
     ),
     forwardPorts: rangeSchema("Ports for guests' ports.", 20_000, 29_999, 65_535),
     guestUsers: rangeSchema('User ids for guests.', 210_000, 219_999, 4_294_967_294),
+    registries: Type.Record(Type.String(), registrySchema, {
+      default: {},
+      description: 'How registries are reached, by `HOST[:PORT]`; others by HTTPS.',
+    }),
+    registryCredentialsFile: Type.String({
+      default: '/etc/macfleet/registry-credentials.json',
+      description: 'As docker has them in config.json (`auths`); for what no pullSecret is for.',
+    }),
+    imageLibrary: Type.Optional(
+      Type.String({ description: 'A folder of images, say on NFS: `library:NAME`. Read only.' }),
+    ),
     cpuOvercommit: Type.Number({
       default: 4,
       minimum: 0.1,
@@ -137,6 +164,8 @@ export const configSchema = Type.Object(
 )
 
 type Settings = Static<typeof configSchema>
+/** How a registry is reached. */
+export type RegistrySettings = Settings['registries'][string]
 /** How the other hosts of a fleet reach this one. */
 export type FleetSettings = Settings['fleet']
 
