@@ -115,7 +115,7 @@ test('every chunk is found by its name; a rebuilt image shares the unchanged one
   const store = await openTestStore(join(folder, 'images'))
   const first = await store.importImage({ path: sampleDisk(folder) }, raw)
   const chunksOf = (digest: string) =>
-    decodeLayerIndex(readFileSync(join(store.diskPath(digest), '../layer')), defaultLimits).chunks
+    decodeLayerIndex(readFileSync(join(store.diskPath(digest), '../layer.0')), defaultLimits).chunks
   for (const { digest } of chunksOf(first.digest)) {
     const place = await store.findChunk(digest)
     const disk = readFileSync(store.diskPath(place?.image ?? ''))

@@ -100,7 +100,7 @@ test('each rule has its own sentence', () => {
         ...parts.map(part => (typeof part === 'number' ? Buffer.of(part) : part)),
       ]),
     )
-  expect(of(9, 1, 1, 0, 1, zeros)).toBe('accepted')
+  expect(of(9, 1, 1, 0, 1, zeros, 0)).toBe('accepted')
   expect(detailOf(Buffer.from('not an index at all'))).toContain('does not begin like one')
   expect(of(0, 0)).toContain('has no size')
   expect(of(Buffer.from('ffffffffffff07', 'hex'), 0)).toContain('its disk is too large')
@@ -110,7 +110,7 @@ test('each rule has its own sentence', () => {
   expect(of(9, 1, 1, 0, 0, zeros)).toContain('an extent is empty')
   expect(of(9, 1, 2, 0, 1, 0, 1, zeros)).toContain('touch')
   expect(of(9, 1, 1, 9, 1, zeros)).toContain('beyond the end')
-  expect(of(9, 1, 1, 0, 1, zeros, 0)).toContain('more after its end')
+  expect(of(9, 1, 1, 0, 1, zeros, 0, 0)).toContain('more after its end')
   expect(of(9, 1, 1, 0, 1)).toContain('ends too soon')
   expect(of(Buffer.from('8900', 'hex'), 0)).toContain('longer form')
   expect(of(Buffer.from('ff07', 'hex'), 1, 1, 0, Buffer.from('8102', 'hex'), zeros)).toContain(
