@@ -116,6 +116,24 @@ export interface Limits {
   bootFileBytes: number
   /** Chunks of one layer: with chunks of at most 1 MiB, a bound on what one image holds. */
   layerChunks: number
+  /** Clients of one NBD export at once; a guest has one. */
+  nbdConnections: number
+  /** Time in milliseconds that a client may take for the handshake. */
+  nbdHandshakeMs: number
+  /** Options in one handshake. */
+  nbdOptions: number
+  /** Bytes of one read: what clients may ask for that do not ask how much (NBD protocol). */
+  nbdRequestBytes: number
+  /** Requests, and bytes of them, that one export has under way at once. */
+  nbdRequests: number
+  nbdBytes: number
+  /** Extents in one answer about what is data. */
+  nbdExtents: number
+  /**
+   * Time in milliseconds that a read may wait for its part of the image; then the guest is paused.
+   * Below the 30 s after which drivers of guests give their disk up.
+   */
+  nbdReadMs: number
 
   // Registries
   /** Connections to one registry at once. */
@@ -220,6 +238,25 @@ export interface Limits {
   /** Bytes of an answer on the peer port: the list of all members is the largest. */
   memberAnswerBytes: number
 
+  // The fleet: parts of images for other hosts
+  /** Connections to the transfer port at once, and those from one address. */
+  transferConnections: number
+  transferConnectionsPerSource: number
+  /** Requests under way at once on one connection. */
+  transferRequestsAtOnce: number
+  /** Chunks that are read, hashed and sent at once: to all hosts, and to one. */
+  transferChunksAtOnce: number
+  transferChunksPerHost: number
+  /** Bytes of one request for chunks, and how many it may name. */
+  transferRequestBytes: number
+  transferRequestChunks: number
+  /** Time in milliseconds for which one side may neither send nor take anything. */
+  transferStallMs: number
+  /** Time in milliseconds after which a connection that nobody uses is closed. */
+  transferIdleMs: number
+  /** Chunks of layers that are known in memory to be served; of the last used ones. */
+  transferChunksKnown: number
+
   // The fleet: etcd
   /** Calls to etcd that wait for an answer at once. */
   etcdCalls: number
@@ -312,6 +349,14 @@ export const defaultLimits: Limits = {
   imageReserveBytes: 1 * 1024 * MiB,
   bootFileBytes: 512 * MiB,
   layerChunks: 8 * 1024 * 1024,
+  nbdConnections: 16,
+  nbdHandshakeMs: 10_000,
+  nbdOptions: 64,
+  nbdRequestBytes: 32 * MiB,
+  nbdRequests: 256,
+  nbdBytes: 64 * MiB,
+  nbdExtents: 1024,
+  nbdReadMs: 20_000,
 
   registryConnections: 8,
   registryAnswerMs: 60_000,
@@ -355,6 +400,17 @@ export const defaultLimits: Limits = {
   libraryDepth: 8,
   libraryImages: 1_000,
   libraryCallMs: 15_000,
+
+  transferConnections: 512,
+  transferConnectionsPerSource: 16,
+  transferRequestsAtOnce: 16,
+  transferChunksAtOnce: 64,
+  transferChunksPerHost: 16,
+  transferRequestBytes: 64 * KiB,
+  transferRequestChunks: 4_096,
+  transferStallMs: 20_000,
+  transferIdleMs: 60_000,
+  transferChunksKnown: 1_000_000,
 
   etcdCalls: 4_096,
 

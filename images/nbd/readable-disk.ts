@@ -1,12 +1,11 @@
 /** A disk that can be read, though parts of it may have to be brought first. */
 export interface ReadableDisk {
-  /** A multiple of 512. */
   readonly sizeBytes: number
   /**
    * Bytes of the disk, exactly as many as asked for, verified. May wait for them to come; several
    * reads may be under way at once.
    * @param offsetBytes within the disk, as is the end
-   * @param signal aborted when nobody waits for the answer any more
+   * @param signal aborted when nobody waits for the answer any more: it then rejects soon
    * @throws what stands in the way; whoever asked is told of an I/O error
    */
   read(offsetBytes: number, lengthBytes: number, signal: AbortSignal): Promise<Buffer>
