@@ -7,6 +7,7 @@ import {
   chunkBytes,
   decodeLayerIndex,
   digestOf,
+  type Extent,
   encodeLayerIndex,
   type LayerIndex,
 } from './layer-index.ts'
@@ -20,20 +21,30 @@ const layerIndex: fc.Arbitrary<LayerIndex> = fc
     chunks: fc.array(fc.tuple(hash, fc.array(extent, { minLength: 1, maxLength: 16 }))),
     tail: fc.integer({ min: 1, max: 1e9 }),
     zeroGap: fc.nat(100),
+    isZeroed: fc.func(fc.boolean()),
   })
-  .map(({ chunks, tail, zeroGap }) => {
+  .map(({ chunks, tail, zeroGap, isZeroed }) => {
     let block = 0
+    const zeros: Extent[] = []
     const built = chunks.map(([bytes, extents]) => ({
       digest: digestOf(bytes),
       extents: extents.map(({ gap, length }, at) => {
         const start = block + (at > 0 ? gap + 1 : gap)
+        // Zeros lie in some gaps between data: all of the gap, or all but one block at each end.
+        const margin = isZeroed(start) ? 1 : 0
+        if (start - block > 2 * margin && isZeroed(block)) {
+          zeros.push({
+            offsetBytes: (block + margin) * blockBytes,
+            lengthBytes: (start - block - 2 * margin) * blockBytes,
+          })
+        }
         block = start + length
         return { offsetBytes: start * blockBytes, lengthBytes: length * blockBytes }
       }),
     }))
-    // Zeros may lie anywhere that no chunk is: behind all of them is enough.
-    const zeros =
-      zeroGap > 0 ? [{ offsetBytes: (block + zeroGap) * blockBytes, lengthBytes: blockBytes }] : []
+    if (zeroGap > 0) {
+      zeros.push({ offsetBytes: (block + zeroGap) * blockBytes, lengthBytes: blockBytes })
+    }
     return { virtualSizeBytes: (block + zeroGap + tail) * blockBytes, chunks: built, zeros }
   })
 
@@ -119,6 +130,25 @@ test('each rule has its own sentence', () => {
   expect(of(Buffer.from('ff07', 'hex'), 1, Buffer.from('8102', 'hex'))).toContain(
     'too many extents',
   )
+})
+
+test('what is zero is in order, apart from itself and from all data', () => {
+  const hash = Buffer.alloc(32)
+  const magic = encodeLayerIndex({ virtualSizeBytes: blockBytes, chunks: [], zeros: [] })
+  const of = (...parts: number[]) =>
+    detailOf(
+      Buffer.concat([magic.subarray(0, 16), Buffer.of(9, 1, 1, 2, 3), hash, ...bytes(parts)]),
+    )
+  const bytes = (parts: number[]) => [Buffer.from(parts)]
+  // The chunk lies on the blocks 2 to 4 of 9.
+  expect(of(2, 0, 2, 3, 4)).toBe('accepted')
+  expect(of(1, 0, 3)).toContain('it has data where it says zero')
+  expect(of(1, 4, 1)).toContain('it has data where it says zero')
+  expect(of(2, 0, 1, 0, 1)).toContain('two zero extents touch')
+  expect(of(1, 5, 0)).toContain('a zero extent is empty')
+  expect(of(1, 5, 5)).toContain('beyond the end')
+  expect(of(1, 5)).toContain('ends too soon')
+  expect(of(0xff, 0xff, 0xff, 0x7f)).toContain('too many zero extents')
 })
 
 test('an image of 16 GiB that is full has an index of less than 700 KiB', () => {
