@@ -12,6 +12,7 @@ import type { EventRecorder } from '../cluster/event-recorder.ts'
 import { heldBy, holdersOf } from '../cluster/image-holders.ts'
 import { type Following, followObjects } from '../cluster/object-follow.ts'
 import type { Guard, Objects } from '../cluster/objects.ts'
+import type { ImageRecord } from '../images/image-record.ts'
 import type { ImageStore } from '../images/image-store.ts'
 import type { ImportProgress } from '../images/import-disk.ts'
 import type { ImagePart, UploadRequest } from '../interface/api/subresources.ts'
@@ -41,10 +42,24 @@ export interface ImageControllerComponents {
 export interface ImageController {
   /** Takes a part of an image that a client sends. */
   receive(image: Image, part: ImagePart, bytes: Readable, request: UploadRequest): Promise<Image>
+  /**
+   * Gives an image that has no content what `make` puts into the store of images; when that fails,
+   * the image says why.
+   */
+  fill(image: Image, make: MakeImage): Promise<Image>
   /** Tells anew who uses what. */
   refresh(): void
   stop(): Promise<void>
 }
+
+/** Puts an image into the store of images, and says how far it is. */
+export type MakeImage = (onProgress: TellProgress) => Promise<ImageRecord>
+
+/** Told as often as one likes: what comes too fast is dropped. */
+export type TellProgress = (progress: Progress) => void
+
+/** How far it is; `stage` is a word for people. */
+export type Progress = Omit<ImportProgress, 'stage'> & { stage: string }
 
 /** How often the progress of an import is written to the store. */
 const progressMs = 500
@@ -179,14 +194,31 @@ class Controller implements ImageController {
     if (phase === 'Ready' && digest !== undefined && this.#components.images.get(digest)) {
       throw failure('alreadyExists', { resource: 'the content of image', name })
     }
+    return await this.#alone(image, async () => {
+      if (part === 'content') return await this.#receiveContent(image, bytes, request)
+      await this.#spool(this.#uploadOf(uid, part), bytes, request.signal)
+      return image
+    })
+  }
+
+  async fill(image: Image, make: MakeImage): Promise<Image> {
+    this.#assertTakenUp()
+    const { name } = image.metadata
+    if (image.status?.digest !== undefined) {
+      throw failure('alreadyExists', { resource: 'the content of image', name })
+    }
+    return await this.#alone(image, () => this.#takeContent(image, make))
+  }
+
+  /** Content of one image comes from one side at a time. */
+  async #alone(image: Image, work: () => Promise<Image>): Promise<Image> {
+    const { uid = '', name } = image.metadata
     if (this.#receiving.has(uid)) {
       throw failure('conflict', { resource: 'the content of image', name })
     }
     this.#receiving.add(uid)
     try {
-      if (part === 'content') return await this.#receiveContent(image, bytes, request)
-      await this.#spool(this.#uploadOf(uid, part), bytes, request.signal)
-      return image
+      return await work()
     } finally {
       this.#receiving.delete(uid)
     }
@@ -220,28 +252,36 @@ class Controller implements ImageController {
   }
 
   async #receiveContent(image: Image, bytes: Readable, request: UploadRequest): Promise<Image> {
-    const { events, images, hostName } = this.#components
-    const { uid = '', name } = image.metadata
-    const wanted = image.status?.phase === 'Ready' ? image.status.digest : undefined
+    const { uid = '' } = image.metadata
     const [kernel, initrd] = [this.#uploadOf(uid, 'kernel'), this.#uploadOf(uid, 'initrd')]
     const source = {
       stream: bytes,
       ...(request.sizeBytes !== undefined && { sizeBytes: request.sizeBytes }),
     }
+    const { arch, firmware, machine } = image.spec
+    try {
+      return await this.#takeContent(image, onProgress =>
+        this.#components.images.importImage(source, {
+          ...{ format: request.format, arch, firmware, machine, onProgress },
+          boot: this.#bootOf(image, kernel, initrd),
+          signal: request.signal,
+        }),
+      )
+    } finally {
+      await this.#dropUploads(uid)
+    }
+  }
+
+  async #takeContent(image: Image, make: MakeImage): Promise<Image> {
+    const { events, hostName } = this.#components
+    const { uid = '', name } = image.metadata
+    const wanted = image.status?.phase === 'Ready' ? image.status.digest : undefined
     try {
       const told = await this.#tell(image, status =>
         wanted === undefined ? { phase: 'Importing', importer: hostName } : status,
       )
       if (told === undefined) throw failure('notFound', { resource: 'images', name })
-      const record = await images.importImage(source, {
-        format: request.format,
-        arch: image.spec.arch,
-        firmware: image.spec.firmware,
-        machine: image.spec.machine,
-        boot: this.#bootOf(image, kernel, initrd),
-        onProgress: this.#progressTeller(image),
-        signal: request.signal,
-      })
+      const record = await make(this.#progressTeller(image))
       if (wanted !== undefined && record.digest !== wanted) {
         await this.#free(record.digest, '')
         throw failure('imageDiffers', { name, wanted, found: record.digest })
@@ -267,8 +307,6 @@ class Controller implements ImageController {
         this.#components.log.warn({ uid, error: messageOf(second) }, 'a failure was not told')
       })
       throw error
-    } finally {
-      await this.#dropUploads(uid)
     }
   }
 
@@ -283,7 +321,7 @@ class Controller implements ImageController {
   }
 
   /** Progress reaches the store now and then; what comes between is dropped. */
-  #progressTeller(image: Image): (progress: ImportProgress) => void {
+  #progressTeller(image: Image): TellProgress {
     const { clock } = this.#components
     let toldMs = Number.NEGATIVE_INFINITY
     let writing = false
