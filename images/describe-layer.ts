@@ -1,16 +1,23 @@
 import { createHash } from 'node:crypto'
 import type { ConfigLayer } from './image-record.ts'
-import { decodeLayerIndex, digestOf, extentBytes, type LayerIndexBounds } from './layer-index.ts'
+import {
+  decodeLayerIndex,
+  digestOf,
+  extentBytes,
+  type LayerIndex,
+  type LayerIndexBounds,
+} from './layer-index.ts'
 
 /**
  * What a config says of a layer, from the layer's encoded index.
  * @throws layerIndexInvalid
  */
 export function describeLayer(
-  encoded: Buffer,
+  encoded: Uint8Array,
   bounds: LayerIndexBounds,
-): { virtualSizeBytes: number; layer: ConfigLayer } {
-  const { virtualSizeBytes, chunks } = decodeLayerIndex(encoded, bounds)
+): { virtualSizeBytes: number; layer: ConfigLayer; index: LayerIndex } {
+  const index = decodeLayerIndex(encoded, bounds)
+  const { virtualSizeBytes, chunks } = index
   let dataBytes = 0
   let extentCount = 0
   for (const { extents } of chunks) {
@@ -18,5 +25,6 @@ export function describeLayer(
     extentCount += extents.length
   }
   const digest = digestOf(createHash('sha256').update(encoded).digest())
-  return { virtualSizeBytes, layer: { digest, dataBytes, chunkCount: chunks.length, extentCount } }
+  const layer = { digest, dataBytes, chunkCount: chunks.length, extentCount }
+  return { virtualSizeBytes, layer, index }
 }
