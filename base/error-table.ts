@@ -269,6 +269,12 @@ export const errorTable = {
     sentence: 'a guest that is {runState} takes no {action}: it must be {allowed}',
     next: '',
   },
+  guestBusy: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: "a job ({job}) works on the guest's disk",
+    next: 'Try again when it is done',
+  },
   agentUnavailable: {
     reason: 'ServiceUnavailable',
     httpStatus: 503,
@@ -580,6 +586,18 @@ export const errorTable = {
     httpStatus: 503,
     sentence: 'image {digest} is not being filled any more: {detail}',
     next: 'It is taken up again when it is asked for; what came stays',
+  },
+  snapshotFailed: {
+    reason: 'InternalError',
+    httpStatus: 500,
+    sentence: 'the disk of a guest that runs could not be copied: {detail}',
+    next: 'The guest goes on as before; try again, or stop it first',
+  },
+  commitRefused: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: 'virtual machine {name} can not be made an image: {detail}',
+    next: '{advice}',
   },
   diskFull: {
     reason: 'InsufficientStorage',

@@ -19,6 +19,11 @@ export type GuestAction =
   | { kind: 'pause' }
   /** Lets the virtual CPUs run on: after a pause, or after an I/O error whose cause is gone. */
   | { kind: 'resume' }
+  /**
+   * Puts the image's file behind the disk in place of its export, without the guest noticing; there
+   * must be a file (base.raw). Nothing happens when that was done before.
+   */
+  | { kind: 'useImageFile' }
 
 /** What can be done, by name. */
 export type GuestActionKind = GuestAction['kind']
@@ -43,6 +48,7 @@ export const allowedRunStates: Record<GuestActionKind, readonly RunState[] | 'an
   ],
   pause: ['running'],
   resume: ['paused', 'prelaunch', 'io-error', 'watchdog'],
+  useImageFile: 'any',
 }
 
 /**

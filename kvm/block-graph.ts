@@ -6,15 +6,17 @@ import type { GuestLaunch, HostFacts, MachineProfile } from './machine.ts'
 export const blockNodes = {
   /** The overlay: what the guest sees as its disk. */
   disk: 'disk',
-  /** The image behind it. */
+  /** The image behind it: its file. */
   base: 'base',
+  /** The same while the image is still on its way: an export of it. */
+  export: 'export',
 } as const
 
 /** A node for QEMU's -blockdev (QEMU QAPI, BlockdevOptions). */
 export interface BlockNode {
   driver: string
   'node-name': string
-  [option: string]: string | boolean | null | { [option: string]: boolean }
+  [option: string]: string | number | boolean | null | { [option: string]: string | boolean }
 }
 
 /**
@@ -22,6 +24,15 @@ export interface BlockNode {
  * the image's pages once for all guests that read them; a guest's flush still reaches the disk.
  */
 const fileOptions = { aio: 'threads', cache: { direct: false, 'no-flush': false } }
+
+/**
+ * Seconds that a read waits for an export which is away, before it fails and the guest is paused.
+ * Below the 30 s after which drivers of guests give their disk up, and no longer than need be: as
+ * long as a read waits, QEMU can't stop, snapshot or end.
+ */
+const exportAwaySeconds = 15
+/** Seconds in which an export has to come up when QEMU starts: its daemon may have just died. */
+const exportOpenSeconds = 30
 
 /**
  * The whole block graph of a guest: every node has a name and a stated format, nothing is probed,
@@ -38,7 +49,8 @@ export function blockGraph(
   return [
     ...(launch.firmware === 'uefi' ? firmwareNodes(host) : []),
     ...(profile.bootDisk ? readOnlyNodes('opencore', guestFiles.opencore) : []),
-    ...(launch.base ? readOnlyNodes(blockNodes.base, guestFiles.base) : []),
+    ...(launch.base === 'file' ? imageFileNodes() : []),
+    ...(launch.base === 'export' ? [exportNode] : []),
     {
       driver: 'file',
       'node-name': 'disk-file',
@@ -46,16 +58,38 @@ export function blockGraph(
       discard: 'unmap',
       ...fileOptions,
     },
-    {
-      driver: 'qcow2',
-      'node-name': blockNodes.disk,
-      file: 'disk-file',
-      backing: launch.base ? blockNodes.base : null,
-      discard: 'unmap',
-      'detect-zeroes': 'unmap',
-    },
+    overlayNode(backings[launch.base]),
     ...(launch.seed ? readOnlyNodes('seed', guestFiles.seed) : []),
   ]
+}
+
+const backings = { file: blockNodes.base, export: blockNodes.export, none: null } as const
+
+/** The overlay over one of the other nodes. */
+export function overlayNode(backing: string | null): BlockNode {
+  return {
+    driver: 'qcow2',
+    'node-name': blockNodes.disk,
+    file: 'disk-file',
+    backing,
+    discard: 'unmap',
+    'detect-zeroes': 'unmap',
+  }
+}
+
+/** The image's file (base.raw), each node after those that it needs. */
+export function imageFileNodes(): BlockNode[] {
+  return readOnlyNodes(blockNodes.base, guestFiles.base)
+}
+
+const exportNode: BlockNode = {
+  driver: 'nbd',
+  'node-name': blockNodes.export,
+  server: { type: 'unix', path: guestFiles.image },
+  'reconnect-delay': exportAwaySeconds,
+  'open-timeout': exportOpenSeconds,
+  'read-only': true,
+  'auto-read-only': false,
 }
 
 function readOnlyNodes(name: string, filename: string): BlockNode[] {

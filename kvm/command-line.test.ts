@@ -18,7 +18,7 @@ const launch: GuestLaunch = {
   accelerator: 'tcg',
   firmware: 'bios',
   boot: { from: 'disk' },
-  base: true,
+  base: 'file',
   seed: true,
   forwards: [{ protocol: 'TCP', hostAddress: '127.0.0.1', hostPort: 20_022, guestPort: 22 }],
 }
@@ -47,7 +47,7 @@ describe('the command line', () => {
       accelerator: 'kvm',
       firmware: 'uefi',
       boot: { from: 'kernel', initrd: true, append: 'console=ttyS0 root=/dev/vda' },
-      base: false,
+      base: 'none',
       seed: false,
       forwards: [],
     }

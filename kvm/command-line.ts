@@ -113,10 +113,7 @@ function diskArguments(launch: GuestLaunch, profile: MachineProfile): string[] {
     bootindex: profile.bootDisk ? 2 : 1,
     iothread: thread.id,
     'write-cache': 'on',
-    // A full data folder pauses the guest until there is room; any other error is the guest's to
-    // see.
-    werror: 'enospc',
-    rerror: 'report',
+    ...errorPolicies(launch),
   }
   const seed = { ...profile.seed, id: 'seed0', drive: 'seed', serial: 'macfleet-seed' }
   return [
@@ -128,6 +125,16 @@ function diskArguments(launch: GuestLaunch, profile: MachineProfile): string[] {
     ...device(disk),
     ...(launch.seed ? device(seed) : []),
   ]
+}
+
+/**
+ * A full data folder pauses the guest until there is room; any other error is the guest's to see,
+ * unless its image is still on its way: then the guest waits, in writes too, for which parts of the
+ * image may have to be read.
+ */
+function errorPolicies({ base }: GuestLaunch): { werror: string; rerror: string } {
+  if (base === 'export') return { werror: 'stop', rerror: 'stop' }
+  return { werror: 'enospc', rerror: 'report' }
 }
 
 function networkArguments(launch: GuestLaunch, profile: MachineProfile): string[] {

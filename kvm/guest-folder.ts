@@ -19,12 +19,14 @@ export interface GuestRoots {
  */
 export const guestFiles = {
   base: 'base.raw',
+  image: 'image.sock',
   kernel: 'kernel',
   initrd: 'initrd',
   opencore: 'opencore.raw',
   smcKey: 'smc-key.conf',
   disk: 'guest/disk.qcow2',
   nvram: 'guest/nvram.qcow2',
+  snapshot: 'guest/snapshot.qcow2',
   seed: 'guest/seed.iso',
   consoleLog: 'guest/console.log',
   qmp: 'guest/qmp.sock',
@@ -57,6 +59,8 @@ export interface GuestFolder {
   stderr: string
   /** The image's raw file, as a hard link. Read by QEMU. */
   base: string
+  /** The export of an image that is still on its way: a socket. Read by QEMU. */
+  image: string
   /** The kernel for a direct boot. Read by QEMU. */
   kernel: string
   /** The initial RAM disk for a direct boot. Read by QEMU. */
@@ -71,6 +75,8 @@ export interface GuestFolder {
   disk: string
   /** The guest's UEFI variables. */
   nvram: string
+  /** The disk as it was at one moment, while somebody needs it (disk-snapshot.ts). */
+  snapshot: string
   /** The NoCloud seed. */
   seed: string
   /** What the serial console said; appended to by QEMU. */
@@ -111,6 +117,7 @@ export function guestFolder(roots: GuestRoots, uid: string): GuestFolder {
     seedDigest: inside('seed.sha256'),
     stderr: inside('stderr.log'),
     base: inside(guestFiles.base),
+    image: inside(guestFiles.image),
     kernel: inside(guestFiles.kernel),
     initrd: inside(guestFiles.initrd),
     opencore: inside(guestFiles.opencore),
@@ -118,6 +125,7 @@ export function guestFolder(roots: GuestRoots, uid: string): GuestFolder {
     guest: inside('guest'),
     disk: inside(guestFiles.disk),
     nvram: inside(guestFiles.nvram),
+    snapshot: inside(guestFiles.snapshot),
     seed: inside(guestFiles.seed),
     consoleLog: inside(guestFiles.consoleLog),
     sockets,

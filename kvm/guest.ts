@@ -5,8 +5,9 @@ import type { Limits } from '../base/limits.ts'
 import { type Log, messageOf } from '../base/log.ts'
 import { checkAllowed, type GuestAction } from './actions.ts'
 import type { GuestFolder } from './guest-folder.ts'
+import { useImageFile } from './image-switch.ts'
 import { connectQmp, type ExecuteParameters, type QmpClient } from './qmp/client.ts'
-import type { QmpQueryName, QmpReturns, RunState } from './qmp/commands.ts'
+import type { QmpBlockName, QmpQueryName, QmpReturns, RunState } from './qmp/commands.ts'
 import type { QmpEvent } from './qmp/events.ts'
 import { keepConnected } from './reconnect.ts'
 
@@ -67,13 +68,21 @@ export interface Guest {
    * Does something to the guest, when its run state allows it. Resolves when it is done: a reset
    * when the guest starts anew, a quit when QEMU has let go of its socket; a powerdown when it was
    * asked.
-   * @throws actionNotAllowed, guestUnreachable, qemuRefused, timeout
+   * @throws actionNotAllowed, guestUnreachable, guestBusy, qemuRefused, timeout
    */
   perform(action: GuestAction): Promise<void>
   /**
    * Asks QEMU for something that changes nothing. @throws guestUnreachable, qemuRefused, timeout
    */
   query<Name extends QmpQueryName>(
+    name: Name,
+    ...parameters: ExecuteParameters<Name>
+  ): Promise<QmpReturns<Name>>
+  /**
+   * Changes the block graph behind the guest's disks, of which the guest sees nothing.
+   * @throws guestUnreachable, qemuRefused, timeout
+   */
+  changeBlocks<Name extends QmpBlockName>(
     name: Name,
     ...parameters: ExecuteParameters<Name>
   ): Promise<QmpReturns<Name>>
@@ -182,11 +191,19 @@ class AttachedGuest implements Guest {
     if (action.kind === 'powerdown') await client.execute('system_powerdown')
     else if (action.kind === 'pause') await client.execute('stop')
     else if (action.kind === 'resume') await client.execute('cont')
+    else if (action.kind === 'useImageFile') await useImageFile(client)
     else await this.#reset(client, runState)
     await this.#refresh(client)
   }
 
   async query<Name extends QmpQueryName>(
+    name: Name,
+    ...parameters: ExecuteParameters<Name>
+  ): Promise<QmpReturns<Name>> {
+    return await this.#connected().execute(name, ...parameters)
+  }
+
+  async changeBlocks<Name extends QmpBlockName>(
     name: Name,
     ...parameters: ExecuteParameters<Name>
   ): Promise<QmpReturns<Name>> {

@@ -92,8 +92,11 @@ export interface GuestLaunch {
   accelerator: Accelerator
   firmware: Firmware
   boot: GuestBoot
-  /** Whether the disk has an image behind it (base.raw). */
-  base: boolean
+  /**
+   * What is behind the disk: the image's file (base.raw), an export of an image that is still on
+   * its way (image.sock), or nothing.
+   */
+  base: 'file' | 'export' | 'none'
   /** Whether there is a NoCloud seed. */
   seed: boolean
   forwards: readonly PortForward[]

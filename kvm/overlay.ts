@@ -40,11 +40,29 @@ export async function createOverlay(
     throw failure('diskTooSmall', { diskBytes: sizeBytes, imageBytes })
   }
   const roundedBytes = Math.ceil(sizeBytes / 4096) * 4096
-  await createOnce(folder, folder.disk, owner, temporary => {
-    const options = 'cluster_size=128k,extended_l2=on'
-    const args = ['create', '-q', '-f', 'qcow2', '-o', options, temporary, String(roundedBytes)]
-    return components.run(components.qemuImage, args, { timeoutMs })
-  })
+  await createOnce(folder, folder.disk, owner, temporary =>
+    createQcow2(temporary, roundedBytes, components),
+  )
+}
+
+/**
+ * Makes the file that a guest's disk is copied to, empty, in the place of an earlier one. As the
+ * overlay it keeps what is smaller than a cluster small, and its header names no other file.
+ * @throws commandFailed
+ */
+export async function createSnapshotFile(
+  { folder, owner, sizeBytes }: Pick<OverlayInit, 'folder' | 'owner' | 'sizeBytes'>,
+  components: DiskToolComponents,
+): Promise<void> {
+  await replaceFile(folder, folder.snapshot, owner, temporary =>
+    createQcow2(temporary, sizeBytes, components),
+  )
+}
+
+function createQcow2(path: string, sizeBytes: number, components: DiskToolComponents) {
+  const options = 'cluster_size=128k,extended_l2=on'
+  const args = ['create', '-q', '-f', 'qcow2', '-o', options, path, String(sizeBytes)]
+  return components.run(components.qemuImage, args, { timeoutMs })
 }
 
 /**

@@ -157,7 +157,7 @@ function describeLaunch(
           append: image.record.boot?.commandLine ?? 'console=ttyS0',
         }
       : { from: 'disk' },
-    base: true,
+    base: 'file',
     seed: true,
     forwards: record.forwards,
   }

@@ -180,6 +180,7 @@ export const blockCommands = {
       ...jobOptions,
       target: Type.String(),
       replaces: optional(Type.String()),
+      granularity: optional(Type.Integer()),
       sync: Type.Enum(['top', 'full', 'none']),
       'copy-mode': optional(Type.Enum(['background', 'write-blocking'])),
       'on-source-error': optional(errorPolicy),

@@ -163,6 +163,12 @@ export type QmpCommandName = keyof typeof qmpCommands
 /** A command that only tells and changes nothing. */
 export type QmpQueryName = Extract<QmpCommandName, `query-${string}`>
 
+/** Commands on the block graph of a guest that runs, and on the jobs that work on it. */
+export type QmpBlockName = Extract<
+  QmpCommandName,
+  `blockdev-${string}` | `block-job-${string}` | `job-${string}`
+>
+
 /** What a command takes. */
 export type QmpArguments<Name extends QmpCommandName> = Static<
   (typeof qmpCommands)[Name]['arguments']

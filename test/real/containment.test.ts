@@ -87,7 +87,7 @@ const plainLaunch = (folder: GuestFolder): GuestLaunch => ({
   accelerator: 'tcg',
   firmware: 'bios',
   boot: { from: 'disk' },
-  base: false,
+  base: 'none',
   seed: false,
   forwards: [],
 })
@@ -305,7 +305,7 @@ describe.skipIf(!root || !hasMicro)('from inside a guest', () => {
     launch = {
       ...plainLaunch(folder),
       boot: { from: 'kernel', initrd: true, append: 'console=ttyS0 quiet' },
-      base: true,
+      base: 'file',
       seed: true,
       forwards: await choosePorts(wanted, [], defaultPortRange, components),
     }
