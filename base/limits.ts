@@ -116,6 +116,14 @@ export interface Limits {
   bootFileBytes: number
   /** Chunks of one layer: with chunks of at most 1 MiB, a bound on what one image holds. */
   layerChunks: number
+  /** Commits at work at once; each copies a disk and takes a thread. */
+  commits: number
+  /** Layers of an image that a commit adds one to; of more, it makes one. */
+  commitLayers: number
+  /** Time in milliseconds that copying the disk of a guest that runs may take. */
+  snapshotMs: number
+  /** Time in milliseconds for which a guest's file systems are frozen at most for it. */
+  freezeMs: number
   /** Clients of one NBD export at once; a guest has one. */
   nbdConnections: number
   /** Time in milliseconds that a client may take for the handshake. */
@@ -349,6 +357,10 @@ export const defaultLimits: Limits = {
   imageReserveBytes: 1 * 1024 * MiB,
   bootFileBytes: 512 * MiB,
   layerChunks: 8 * 1024 * 1024,
+  commits: 2,
+  commitLayers: 32,
+  snapshotMs: 3_600_000,
+  freezeMs: 10_000,
   nbdConnections: 16,
   nbdHandshakeMs: 10_000,
   nbdOptions: 64,
