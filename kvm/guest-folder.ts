@@ -27,7 +27,6 @@ export const guestFiles = {
   disk: 'guest/disk.qcow2',
   nvram: 'guest/nvram.qcow2',
   snapshot: 'guest/snapshot.qcow2',
-  snapshot: 'guest/snapshot.qcow2',
   seed: 'guest/seed.iso',
   consoleLog: 'guest/console.log',
   qmp: 'guest/qmp.sock',
@@ -78,8 +77,6 @@ export interface GuestFolder {
   nvram: string
   /** The disk as it was at one moment, while somebody needs it (disk-snapshot.ts). */
   snapshot: string
-  /** The disk as it was at one moment, while somebody needs it (disk-snapshot.ts). */
-  snapshot: string
   /** The NoCloud seed. */
   seed: string
   /** What the serial console said; appended to by QEMU. */
@@ -128,7 +125,6 @@ export function guestFolder(roots: GuestRoots, uid: string): GuestFolder {
     guest: inside('guest'),
     disk: inside(guestFiles.disk),
     nvram: inside(guestFiles.nvram),
-    snapshot: inside(guestFiles.snapshot),
     snapshot: inside(guestFiles.snapshot),
     seed: inside(guestFiles.seed),
     consoleLog: inside(guestFiles.consoleLog),

@@ -86,14 +86,6 @@ export interface Guest {
     name: Name,
     ...parameters: ExecuteParameters<Name>
   ): Promise<QmpReturns<Name>>
-  /**
-   * Changes the block graph behind the guest's disks, of which the guest sees nothing.
-   * @throws guestUnreachable, qemuRefused, timeout
-   */
-  changeBlocks<Name extends QmpBlockName>(
-    name: Name,
-    ...parameters: ExecuteParameters<Name>
-  ): Promise<QmpReturns<Name>>
   /** Lets go of the guest, which runs on. */
   close(): Promise<void>
 }
@@ -205,13 +197,6 @@ class AttachedGuest implements Guest {
   }
 
   async query<Name extends QmpQueryName>(
-    name: Name,
-    ...parameters: ExecuteParameters<Name>
-  ): Promise<QmpReturns<Name>> {
-    return await this.#connected().execute(name, ...parameters)
-  }
-
-  async changeBlocks<Name extends QmpBlockName>(
     name: Name,
     ...parameters: ExecuteParameters<Name>
   ): Promise<QmpReturns<Name>> {
