@@ -8,6 +8,7 @@ import type { Log } from '../base/log.ts'
 import type { Registry } from '../base/metrics.ts'
 import type { Random } from '../base/random.ts'
 import { createEventRecorder } from '../cluster/event-recorder.ts'
+import { keepImageCopies } from '../cluster/leader/image-copies.ts'
 import { startLeader } from '../cluster/leader/leader.ts'
 import { createLeaderMetrics } from '../cluster/leader/metrics.ts'
 import { namespaceGuard, startNamespaceController } from '../cluster/namespace-controller.ts'
@@ -144,11 +145,16 @@ async function startParts(
   undo.add(() => machines.stop())
   undo.add(followFirewall(config, host, { ...components, store }))
   ground.tellFacts(() => ownFacts(shared))
+  const leading = createObjects({}, { store: freshStore, clock, random })
+  const beside = async (signal: AbortSignal): Promise<void> => {
+    const copies = keepImageCopies(signal, { objects: leading, clock, log })
+    await Promise.all([ground.lead(signal), copies])
+  }
   const leader = startLeader(
-    { host: host.name, timing, fenced, policy: policyOf(config), beside: ground.lead },
+    { host: host.name, timing, fenced, policy: policyOf(config), beside },
     {
       ...{ ...components, facts, events, store: freshStore },
-      objects: createObjects({}, { store: freshStore, clock, random }),
+      objects: leading,
       metrics: createLeaderMetrics(metrics),
     },
   )
