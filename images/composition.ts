@@ -1,4 +1,5 @@
 import { assert } from '../base/errors.ts'
+import { endOf, subtract, unite } from './extents.ts'
 import type { Extent, LayerIndex } from './layer-index.ts'
 
 /** A run of a chunk's plain bytes that is seen on the disk. */
@@ -67,44 +68,7 @@ function findCovered(index: LayerIndex, above: readonly Extent[]): Map<number, V
   return covered
 }
 
-/** What is left of an extent; `from` is the first of `above` that may reach into it. */
-function subtract(extent: Extent, above: readonly Extent[], from: number): Extent[] {
-  const left: Extent[] = []
-  const end = endOf(extent)
-  let start = extent.offsetBytes
-  for (let at = from; start < end; at++) {
-    const cover = above[at]
-    if (cover === undefined || cover.offsetBytes >= end) break
-    if (cover.offsetBytes > start) left.push(between(start, cover.offsetBytes))
-    start = Math.max(start, endOf(cover))
-  }
-  if (start < end) left.push(between(start, end))
-  return left
-}
-
-/** Both in order and without overlap; so is the result, with what touches made one. */
-function unite(one: readonly Extent[], other: readonly Extent[]): Extent[] {
-  const all = [...one, ...other].sort((a, b) => a.offsetBytes - b.offsetBytes)
-  const united: Extent[] = []
-  for (const extent of all) {
-    const last = united.at(-1)
-    if (last !== undefined && endOf(last) >= extent.offsetBytes) {
-      last.lengthBytes = Math.max(endOf(last), endOf(extent)) - last.offsetBytes
-    } else {
-      united.push({ offsetBytes: extent.offsetBytes, lengthBytes: extent.lengthBytes })
-    }
-  }
-  return united
-}
-
-function extentsOf({ chunks, zeros }: LayerIndex): Extent[] {
+/** Everything that a layer says something of: data, and zeros. */
+export function extentsOf({ chunks, zeros }: LayerIndex): Extent[] {
   return [...chunks.flatMap(({ extents }) => extents), ...zeros]
-}
-
-function between(start: number, end: number): Extent {
-  return { offsetBytes: start, lengthBytes: end - start }
-}
-
-function endOf(extent: Extent | undefined): number {
-  return extent === undefined ? 0 : extent.offsetBytes + extent.lengthBytes
 }
