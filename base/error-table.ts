@@ -569,6 +569,12 @@ export const errorTable = {
     sentence: 'the config of an image is not valid: {detail}',
     next: '',
   },
+  layerIncomplete: {
+    reason: 'Conflict',
+    httpStatus: 409,
+    sentence: '{count} chunks of the layer {layer}, which later layers cover, are not on this host',
+    next: 'Pull the image that this one was made from, then push again',
+  },
   chunkInvalid: {
     reason: 'Invalid',
     httpStatus: 422,

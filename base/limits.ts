@@ -181,6 +181,13 @@ export interface Limits {
   imagePacks: number
   /** Bytes of one pack. */
   packBytes: number
+  /** Bytes and chunks of a pack that we make: what is sent again when we are killed in the middle. */
+  pushPackBytes: number
+  pushPackChunks: number
+  /** Packs that we remember to have sent; the oldest are forgotten first. */
+  pushedPacks: number
+  /** Blobs that a registry is asked for at once, whether it has them. */
+  pushQuestionsAtOnce: number
 
   // Filling images
   /** Images that are filled at once. */
@@ -390,6 +397,10 @@ export const defaultLimits: Limits = {
   imageLayers: 128,
   imagePacks: 16_384,
   packBytes: 512 * MiB,
+  pushPackBytes: 64 * MiB,
+  pushPackChunks: 512,
+  pushedPacks: 4_096,
+  pushQuestionsAtOnce: 8,
 
   imageFillings: 64,
   fillSources: 64,

@@ -1,0 +1,159 @@
+import type { Limits } from '../../base/limits.ts'
+import { type Log, messageOf } from '../../base/log.ts'
+import { type ChunkLocation, decodeLocations, type Pack } from '../format/locations.ts'
+import { decodeManifest, type ManifestLayer } from '../format/manifest.ts'
+import { decodeLayerIndex, type LayerIndex } from '../layer-index.ts'
+import type { Destination } from './destination.ts'
+import type { PackLedger } from './pack-ledger.ts'
+
+/** Where chunks were said to lie, in the packs of one repository. */
+export interface Hint {
+  repository: string
+  places: Map<string, ChunkLocation>
+}
+
+/** What the search for known chunks goes by. */
+export interface KnownChunksInit {
+  repository: string
+  /** The tag that is pushed to. */
+  reference: string
+  /** The image's own layers, base first, and their digests. */
+  layers: readonly { digest: string; index: LayerIndex }[]
+  /** Where this image's layers came from, if that was this registry. */
+  origin?: { repository: string; locations: readonly (Uint8Array | undefined)[] }
+  /** The chunks that are looked for. */
+  wanted: ReadonlySet<string>
+}
+
+/** What the search needs. */
+export interface KnownChunksComponents {
+  destination: Destination
+  ledger: PackLedger
+  limits: Limits
+  log: Log
+}
+
+/**
+ * Where wanted chunks lie in the registry already: in packs that it has in this repository, or
+ * gives to it from another. What was said of a pack counts only when the registry has it still.
+ */
+export async function findKnownChunks(
+  init: KnownChunksInit,
+  components: KnownChunksComponents,
+  signal: AbortSignal,
+): Promise<Map<string, ChunkLocation>> {
+  const known = new Map<string, ChunkLocation>()
+  const checks = new Map<string, Promise<boolean>>()
+  for await (const { repository, places } of hints(init, components, signal)) {
+    const packs = new Map<string, Pack>()
+    for (const [digest, { pack }] of places) {
+      if (!known.has(digest)) packs.set(pack.digest, pack)
+    }
+    const list = [...packs.values()]
+    const atOnce = components.limits.pushQuestionsAtOnce
+    for (let at = 0; at < list.length; at += atOnce) {
+      await Promise.all(
+        list.slice(at, at + atOnce).map(pack => {
+          const key = `${repository} ${pack.digest} ${pack.sizeBytes}`
+          const check = checks.get(key) ?? hasPack(init, repository, pack, components, signal)
+          checks.set(key, check)
+          return check
+        }),
+      )
+    }
+    for (const [digest, place] of places) {
+      const { pack } = place
+      const isThere = await checks.get(`${repository} ${pack.digest} ${pack.sizeBytes}`)
+      if (isThere && !known.has(digest)) known.set(digest, place)
+    }
+  }
+  return known
+}
+
+async function hasPack(
+  init: KnownChunksInit,
+  from: string,
+  pack: Pack,
+  { destination, ledger }: KnownChunksComponents,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const { repository } = init
+  const bytes = await destination.blobBytes(repository, pack.digest, signal)
+  if (bytes !== undefined) return bytes === pack.sizeBytes
+  if (from === repository) {
+    await ledger.forget(destination.host, repository, pack)
+    return false
+  }
+  if (!(await destination.mountBlob(repository, pack.digest, from, signal))) return false
+  return (await destination.blobBytes(repository, pack.digest, signal)) === pack.sizeBytes
+}
+
+/** First what the tag has now, because its packs are kept anyway; what we remember comes last. */
+async function* hints(
+  init: KnownChunksInit,
+  components: KnownChunksComponents,
+  signal: AbortSignal,
+): AsyncGenerator<Hint> {
+  const { repository, layers, origin, wanted } = init
+  const { destination, ledger, limits, log } = components
+  try {
+    yield { repository, places: await placesOfTag(init, components, signal) }
+  } catch (error) {
+    signal.throwIfAborted()
+    log.warn({ detail: messageOf(error) }, 'what the tag names now does not help a push')
+  }
+  for (const [at, locations] of origin?.locations.entries() ?? []) {
+    const layer = layers[at]
+    if (origin === undefined || layer === undefined || locations === undefined) continue
+    const places = placesOf(layer.index, locations, wanted, limits)
+    yield { repository: origin.repository, places }
+  }
+  for await (const { repository: from, pack, chunks } of ledger.of(destination.host)) {
+    const places = new Map<string, ChunkLocation>()
+    let offsetBytes = 0
+    for (const { digest, lengthBytes } of chunks) {
+      if (wanted.has(digest)) places.set(digest, { pack, offsetBytes, lengthBytes })
+      offsetBytes += lengthBytes
+    }
+    if (places.size > 0) yield { repository: from, places }
+  }
+}
+
+async function placesOfTag(
+  init: KnownChunksInit,
+  { destination, limits }: KnownChunksComponents,
+  signal: AbortSignal,
+): Promise<Map<string, ChunkLocation>> {
+  const { repository, reference, layers, wanted } = init
+  const places = new Map<string, ChunkLocation>()
+  const bytes = await destination.readManifest(repository, reference, signal)
+  if (bytes === undefined) return places
+  const read = (digest: string) =>
+    destination.readBlob(repository, digest, limits.layerIndexBytes, signal)
+  const indexOf = async ({ index }: ManifestLayer): Promise<LayerIndex> => {
+    const ours = layers.find(({ digest }) => digest === index.digest)
+    return ours?.index ?? decodeLayerIndex(await read(index.digest), limits)
+  }
+  for (const layer of decodeManifest(bytes, limits).layers) {
+    const index = await indexOf(layer)
+    const locations = await read(layer.locations.digest)
+    for (const [digest, place] of placesOf(index, locations, wanted, limits)) {
+      if (!places.has(digest)) places.set(digest, place)
+    }
+  }
+  return places
+}
+
+function placesOf(
+  index: LayerIndex,
+  encoded: Uint8Array,
+  wanted: ReadonlySet<string>,
+  limits: Limits,
+): Map<string, ChunkLocation> {
+  const locations = decodeLocations(encoded, index.chunks.length, limits)
+  const places = new Map<string, ChunkLocation>()
+  for (const [chunk, { digest }] of index.chunks.entries()) {
+    if (wanted.has(digest) && !places.has(digest)) places.set(digest, locations.at(chunk))
+  }
+  return places
+}
