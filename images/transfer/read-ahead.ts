@@ -1,0 +1,43 @@
+/** Guesses what a guest reads next. */
+export interface ReadAhead {
+  /**
+   * Told of each read.
+   * @returns bytes after it that are worth having before they are asked for; 0 when it looks like
+   * chance
+   */
+  onRead(offsetBytes: number, lengthBytes: number): number
+}
+
+interface Stream {
+  nextBytes: number
+  aheadBytes: number
+}
+
+const MiB = 1024 * 1024
+/** Readers at once that are told apart; who has not read for longest is forgotten. */
+const mostStreams = 16
+/** A reader may leave out this much, or come this much too early: queues do not keep order. */
+const slackBytes = 256 * 1024
+const firstAheadBytes = 1 * MiB
+const mostAheadBytes = 16 * MiB
+
+/** Each sequential reader is guessed further ahead, twice as far with each read. */
+export function createReadAhead(): ReadAhead {
+  const streams: Stream[] = []
+  return {
+    onRead(offsetBytes, lengthBytes) {
+      const endBytes = offsetBytes + lengthBytes
+      const at = streams.findIndex(
+        ({ nextBytes }) => Math.abs(offsetBytes - nextBytes) <= slackBytes,
+      )
+      const [found] = at < 0 ? [] : streams.splice(at, 1)
+      const stream = found ?? { nextBytes: endBytes, aheadBytes: 0 }
+      streams.push(stream)
+      if (streams.length > mostStreams) streams.shift()
+      if (found === undefined) return 0
+      stream.nextBytes = Math.max(endBytes, stream.nextBytes)
+      stream.aheadBytes = Math.min(mostAheadBytes, Math.max(firstAheadBytes, stream.aheadBytes * 2))
+      return stream.aheadBytes
+    },
+  }
+}
