@@ -215,12 +215,6 @@ export interface Limits {
   wrappedRatio: number
   /** Redirects that are followed to a disk. */
   diskRedirects: number
-  /** Milliseconds in which a server must answer, and tries in a row without progress. */
-  diskAnswerMs: number
-  diskTries: number
-  /** Bytes of a disk that must come within `diskProgressMs` of waiting for it. */
-  diskProgressBytes: number
-  diskProgressMs: number
   /** Files and folders of a library that are looked at, and how deep its folders go. */
   libraryEntries: number
   libraryDepth: number
@@ -415,10 +409,6 @@ export const defaultLimits: Limits = {
   wrappedHeaderBytes: 256 * KiB,
   wrappedRatio: 2_048,
   diskRedirects: 3,
-  diskAnswerMs: 30_000,
-  diskTries: 5,
-  diskProgressBytes: 64 * KiB,
-  diskProgressMs: 30_000,
   libraryEntries: 10_000,
   libraryDepth: 8,
   libraryImages: 1_000,
