@@ -181,6 +181,8 @@ export interface Limits {
   imagePacks: number
   /** Bytes of one pack. */
   packBytes: number
+  /** Pushes at once; each takes a thread, and twice `pushPackBytes` of the disk. */
+  imagePushes: number
   /** Bytes and chunks of a pack that we make: what is sent again when we are killed in the middle. */
   pushPackBytes: number
   pushPackChunks: number
@@ -391,6 +393,7 @@ export const defaultLimits: Limits = {
   imageLayers: 128,
   imagePacks: 16_384,
   packBytes: 512 * MiB,
+  imagePushes: 4,
   pushPackBytes: 64 * MiB,
   pushPackChunks: 512,
   pushedPacks: 4_096,

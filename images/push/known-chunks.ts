@@ -1,10 +1,11 @@
 import type { Limits } from '../../base/limits.ts'
 import { type Log, messageOf } from '../../base/log.ts'
 import { type ChunkLocation, decodeLocations, type Pack } from '../format/locations.ts'
-import { decodeManifest, type ManifestLayer } from '../format/manifest.ts'
+import { type Descriptor, decodeManifest, type ManifestLayer } from '../format/manifest.ts'
 import { decodeLayerIndex, type LayerIndex } from '../layer-index.ts'
 import type { Destination } from './destination.ts'
 import type { PackLedger } from './pack-ledger.ts'
+import type { PushRequest } from './push-request.ts'
 
 /** Where chunks were said to lie, in the packs of one repository. */
 export interface Hint {
@@ -14,13 +15,9 @@ export interface Hint {
 
 /** What the search for known chunks goes by. */
 export interface KnownChunksInit {
-  repository: string
-  /** The tag that is pushed to. */
-  reference: string
+  request: PushRequest
   /** The image's own layers, base first, and their digests. */
   layers: readonly { digest: string; index: LayerIndex }[]
-  /** Where this image's layers came from, if that was this registry. */
-  origin?: { repository: string; locations: readonly (Uint8Array | undefined)[] }
   /** The chunks that are looked for. */
   wanted: ReadonlySet<string>
 }
@@ -71,21 +68,20 @@ export async function findKnownChunks(
 }
 
 async function hasPack(
-  init: KnownChunksInit,
+  { request: { repository } }: KnownChunksInit,
   from: string,
   pack: Pack,
   { destination, ledger }: KnownChunksComponents,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const { repository } = init
-  const bytes = await destination.blobBytes(repository, pack.digest, signal)
-  if (bytes !== undefined) return bytes === pack.sizeBytes
-  if (from === repository) {
-    await ledger.forget(destination.host, repository, pack)
-    return false
+  const isIn = async () =>
+    (await destination.blobBytes(repository, pack.digest, signal)) === pack.sizeBytes
+  if (await isIn()) return true
+  if (from !== repository) {
+    return (await destination.mountBlob(repository, pack.digest, from, signal)) && (await isIn())
   }
-  if (!(await destination.mountBlob(repository, pack.digest, from, signal))) return false
-  return (await destination.blobBytes(repository, pack.digest, signal)) === pack.sizeBytes
+  await ledger.forget(destination.host, repository, pack)
+  return false
 }
 
 /** First what the tag has now, because its packs are kept anyway; what we remember comes last. */
@@ -94,7 +90,8 @@ async function* hints(
   components: KnownChunksComponents,
   signal: AbortSignal,
 ): AsyncGenerator<Hint> {
-  const { repository, layers, origin, wanted } = init
+  const { request, layers, wanted } = init
+  const { repository, origin } = request
   const { destination, ledger, limits, log } = components
   try {
     yield { repository, places: await placesOfTag(init, components, signal) }
@@ -120,23 +117,23 @@ async function* hints(
 }
 
 async function placesOfTag(
-  init: KnownChunksInit,
+  { request, layers, wanted }: KnownChunksInit,
   { destination, limits }: KnownChunksComponents,
   signal: AbortSignal,
 ): Promise<Map<string, ChunkLocation>> {
-  const { repository, reference, layers, wanted } = init
+  const { repository, tag } = request
   const places = new Map<string, ChunkLocation>()
-  const bytes = await destination.readManifest(repository, reference, signal)
+  const bytes = await destination.readManifest(repository, tag, signal)
   if (bytes === undefined) return places
-  const read = (digest: string) =>
-    destination.readBlob(repository, digest, limits.layerIndexBytes, signal)
+  const read = ({ digest, sizeBytes }: Descriptor) =>
+    destination.readBlob(repository, digest, sizeBytes, signal)
   const indexOf = async ({ index }: ManifestLayer): Promise<LayerIndex> => {
     const ours = layers.find(({ digest }) => digest === index.digest)
-    return ours?.index ?? decodeLayerIndex(await read(index.digest), limits)
+    return ours?.index ?? decodeLayerIndex(await read(index), limits)
   }
   for (const layer of decodeManifest(bytes, limits).layers) {
     const index = await indexOf(layer)
-    const locations = await read(layer.locations.digest)
+    const locations = await read(layer.locations)
     for (const [digest, place] of placesOf(index, locations, wanted, limits)) {
       if (!places.has(digest)) places.set(digest, place)
     }

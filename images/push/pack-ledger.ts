@@ -22,15 +22,15 @@ export interface PushedPack {
  */
 export interface PackLedger {
   /** Remembers a pack that a registry has taken whole. */
-  add(host: string, pushed: PushedPack): Promise<void>
+  add(registry: string, pushed: PushedPack): Promise<void>
   /** The packs that were sent to a registry, the latest first. */
-  of(host: string): AsyncIterable<PushedPack>
+  of(registry: string): AsyncIterable<PushedPack>
   /** Forgets a pack that is not there any more. */
-  forget(host: string, repository: string, pack: Pack): Promise<void>
+  forget(registry: string, repository: string, pack: Pack): Promise<void>
 }
 
 const schema = Type.Object({
-  host: Type.String(),
+  registry: Type.String(),
   repository: Type.String(),
   digest: Type.String({ pattern: '^sha256:[0-9a-f]{64}$' }),
   sizeBytes: Type.Integer({ minimum: 1 }),
@@ -48,37 +48,40 @@ export function createPackLedger(
 ): PackLedger {
   makeFolder(folder)
   return {
-    async add(host, { repository, pack, chunks }) {
+    async add(registry, { repository, pack, chunks }) {
       const entries = chunks.flatMap(({ digest, lengthBytes }) => {
         const length = Buffer.alloc(4)
         length.writeUInt32BE(lengthBytes)
         return [hashOf(digest), length]
       })
       const base64 = Buffer.concat(entries).toString('base64')
-      const written: Written = { host, repository, ...pack, chunks: base64 }
-      await writeFileAtomic(join(folder, nameOf(host, repository, pack)), JSON.stringify(written))
+      const written: Written = { registry, repository, ...pack, chunks: base64 }
+      await writeFileAtomic(
+        join(folder, nameOf(registry, repository, pack)),
+        JSON.stringify(written),
+      )
       const surplus = (await namesByAge(folder)).slice(limits.pushedPacks)
       for (const name of surplus) await rm(join(folder, name), { force: true })
     },
-    async *of(host) {
+    async *of(registry) {
       for (const name of await namesByAge(folder)) {
         const found = await readPushed(join(folder, name))
         if (found === undefined) {
           log.warn({ name }, 'the record of a pack that was sent is damaged: it is forgotten')
           await rm(join(folder, name), { force: true })
-        } else if (found.host === host) {
+        } else if (found.registry === registry) {
           yield found
         }
       }
     },
-    async forget(host, repository, pack) {
-      await rm(join(folder, nameOf(host, repository, pack)), { force: true })
+    async forget(registry, repository, pack) {
+      await rm(join(folder, nameOf(registry, repository, pack)), { force: true })
     },
   }
 }
 
-function nameOf(host: string, repository: string, { digest }: Pack): string {
-  const hash = createHash('sha256').update(`${host}/${repository}`).digest('hex').slice(0, 32)
+function nameOf(registry: string, repository: string, { digest }: Pack): string {
+  const hash = createHash('sha256').update(`${registry} ${repository}`).digest('hex').slice(0, 32)
   return `${hash}-${hashOf(digest).toString('hex')}.json`
 }
 
@@ -91,10 +94,10 @@ async function namesByAge(folder: string): Promise<string[]> {
   return aged.sort((a, b) => b.ms - a.ms).map(({ name }) => name)
 }
 
-async function readPushed(path: string): Promise<(PushedPack & { host: string }) | undefined> {
+async function readPushed(path: string): Promise<(PushedPack & { registry: string }) | undefined> {
   const written = parse(await readFile(path, 'utf8'))
   if (!Value.Check(schema, written)) return undefined
-  const { host, repository, digest, sizeBytes } = written
+  const { registry, repository, digest, sizeBytes } = written
   const bytes = Buffer.from(written.chunks, 'base64')
   const chunks = []
   let sumBytes = 0
@@ -104,7 +107,7 @@ async function readPushed(path: string): Promise<(PushedPack & { host: string })
     sumBytes += lengthBytes
   }
   if (sumBytes !== sizeBytes) return undefined
-  return { host, repository, pack: { digest, sizeBytes }, chunks }
+  return { registry, repository, pack: { digest, sizeBytes }, chunks }
 }
 
 function parse(text: string): unknown {
