@@ -112,6 +112,8 @@ export interface Limits {
   imageImports: number
   /** Bytes that an import leaves free on the disk, so that the store, logs and guests can go on. */
   imageReserveBytes: number
+  /** Bytes that all images together may take; by default their disk alone is the bound. */
+  imageQuotaBytes: number
   /** Bytes of one kernel or initrd that belongs to an image. */
   bootFileBytes: number
   /** Chunks of one layer: with chunks of at most 1 MiB, a bound on what one image holds. */
@@ -358,6 +360,7 @@ export const defaultLimits: Limits = {
 
   imageImports: 4,
   imageReserveBytes: 1 * 1024 * MiB,
+  imageQuotaBytes: Number.MAX_SAFE_INTEGER,
   bootFileBytes: 512 * MiB,
   layerChunks: 8 * 1024 * 1024,
   commits: 2,

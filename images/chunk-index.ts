@@ -6,7 +6,7 @@ import type { Log } from '../base/log.ts'
 import { digestOf, type Extent, hashOf, type LayerChunk } from './layer-index.ts'
 
 /** Where a chunk's bytes are: in the disk of that image, at these places, one after another. */
-export interface ChunkPlace {
+export interface IndexedChunk {
   image: string
   extents: Extent[]
 }
@@ -20,10 +20,12 @@ export interface ChunkIndex {
   images(): Promise<Map<string, 'whole' | 'partial'>>
   /** Enters an image's chunks; it counts as whole only when the last is written durably. */
   add(image: string, chunks: readonly LayerChunk[]): Promise<void>
+  /** Enters some chunks of an image that is not here whole. */
+  note(image: string, chunks: readonly LayerChunk[]): Promise<void>
   /** Takes out an image's chunks, those given or, without them, whichever are found. */
   remove(image: string, chunks: readonly LayerChunk[] | undefined): Promise<void>
-  /** One place of a chunk; undefined when this host does not hold it. */
-  find(chunk: string): Promise<ChunkPlace | undefined>
+  /** One place of a chunk, in an image that is accepted; undefined when there is none. */
+  find(chunk: string, accepts: (image: string) => boolean): Promise<IndexedChunk | undefined>
   close(): Promise<void>
 }
 
@@ -76,24 +78,13 @@ function createChunkIndex(folder: string, database: Level<string, string>): Chun
     images: () => guarded(() => imagesIn(database)),
     add: (image, chunks) =>
       guarded(async () => {
-        await database.put(imagePrefix + image, 'partial')
-        for (let at = 0; at < chunks.length; at += batchSize) {
-          const some = chunks.slice(at, at + batchSize)
-          await database.batch(
-            some.map(({ digest, extents }) => ({
-              type: 'put' as const,
-              key: chunkKey(digest, image),
-              value: JSON.stringify(
-                extents.map(extent => [extent.offsetBytes, extent.lengthBytes]),
-              ),
-            })),
-          )
-        }
+        await enterChunks(database, image, chunks)
         // Durable together with all before it: LevelDB writes one log, in order.
         await database.put(imagePrefix + image, 'whole', { sync: true })
       }),
+    note: (image, chunks) => guarded(() => enterChunks(database, image, chunks)),
     remove: (image, chunks) => guarded(() => removeImage(database, image, chunks)),
-    find: chunk => guarded(() => findChunk(database, chunk)),
+    find: (chunk, accepts) => guarded(() => findChunk(database, chunk, accepts)),
     close: () => database.close(),
   }
 }
@@ -108,6 +99,24 @@ async function imagesIn(
       value === 'whole' ? 'whole' : 'partial',
     ]),
   )
+}
+
+async function enterChunks(
+  database: Level<string, string>,
+  image: string,
+  chunks: readonly LayerChunk[],
+): Promise<void> {
+  await database.put(imagePrefix + image, 'partial')
+  for (let at = 0; at < chunks.length; at += batchSize) {
+    const some = chunks.slice(at, at + batchSize)
+    await database.batch(
+      some.map(({ digest, extents }) => ({
+        type: 'put' as const,
+        key: chunkKey(digest, image),
+        value: JSON.stringify(extents.map(extent => [extent.offsetBytes, extent.lengthBytes])),
+      })),
+    )
+  }
 }
 
 async function removeImage(
@@ -142,17 +151,19 @@ async function* keysIn(database: Level<string, string>, image: string): AsyncGen
 async function findChunk(
   database: Level<string, string>,
   chunk: string,
-): Promise<ChunkPlace | undefined> {
+  accepts: (image: string) => boolean,
+): Promise<IndexedChunk | undefined> {
   const prefix = `${chunkPrefix}${hashText(chunk)}!`
-  const [entry] = await database.iterator({ gte: prefix, lt: endOf(prefix), limit: 1 }).all()
-  if (entry === undefined) return undefined
-  const [key, value] = entry
-  const pairs: [number, number][] = JSON.parse(value)
-  const image = digestOf(Buffer.from(key.slice(prefix.length), 'hex'))
-  return {
-    image,
-    extents: pairs.map(([offsetBytes, lengthBytes]) => ({ offsetBytes, lengthBytes })),
+  for await (const [key, value] of database.iterator({ gte: prefix, lt: endOf(prefix) })) {
+    const image = digestOf(Buffer.from(key.slice(prefix.length), 'hex'))
+    if (!accepts(image)) continue
+    const pairs: [number, number][] = JSON.parse(value)
+    return {
+      image,
+      extents: pairs.map(([offsetBytes, lengthBytes]) => ({ offsetBytes, lengthBytes })),
+    }
   }
+  return undefined
 }
 
 function chunkKey(chunk: string, image: string): string {

@@ -12,18 +12,50 @@ export interface DiskSpace {
   demand(neededBytes: number): Promise<void>
 }
 
+/** What a disk's room is bounded by. */
+export interface DiskSpaceInit {
+  folder: string
+  /** Kept free on its disk. */
+  reserveBytes: number
+  /** What the folder may take at most. */
+  quotaBytes: number
+  /** Removes what can be spared until there is room for so many bytes more, if that goes. */
+  makeRoom(neededBytes: number): Promise<unknown>
+}
+
 /** Watches over the disk that `folder` lies on. */
-export function createDiskSpace(folder: string, reserveBytes: number): DiskSpace {
+export function createDiskSpace(init: DiskSpaceInit): DiskSpace {
   return {
     async demand(neededBytes) {
-      const { bavail, bsize } = await statfs(folder)
-      const freeBytes = bavail * bsize
-      if (freeBytes >= neededBytes + reserveBytes) return
-      const kept = `${reserveBytes} are kept back`
-      const detail = `${neededBytes} bytes are needed, ${freeBytes} are free, ${kept}`
-      throw failure('diskFull', { folder, detail })
+      if ((await findShortage(init, neededBytes)) === undefined) return
+      await init.makeRoom(neededBytes)
+      const shortage = await findShortage(init, neededBytes)
+      if (shortage === undefined) return
+      throw failure('diskFull', { folder: init.folder, detail: shortage.detail })
     },
   }
+}
+
+/** How many bytes are short for writing so many more; undefined when there is room. */
+export async function findShortage(
+  { folder, reserveBytes, quotaBytes }: Omit<DiskSpaceInit, 'makeRoom'>,
+  neededBytes: number,
+): Promise<{ shortBytes: number; detail: string } | undefined> {
+  const { bavail, bsize } = await statfs(folder)
+  const freeBytes = bavail * bsize
+  const shortBytes = neededBytes + reserveBytes - freeBytes
+  if (shortBytes > 0) {
+    const kept = `${reserveBytes} are kept back`
+    const detail = `${neededBytes} bytes are needed, ${freeBytes} are free, ${kept}`
+    return { shortBytes, detail }
+  }
+  if (quotaBytes === Number.MAX_SAFE_INTEGER) return undefined
+  const takenBytes = await usedBytes(folder)
+  const overBytes = takenBytes + neededBytes - quotaBytes
+  if (overBytes <= 0) return undefined
+  const taken = `images take ${takenBytes} of ${quotaBytes}`
+  const detail = `${neededBytes} bytes are needed, ${taken}`
+  return { shortBytes: overBytes, detail }
 }
 
 /**

@@ -42,6 +42,11 @@ export function layerFile(at: number): string {
   return `layer.${at}`
 }
 
+/** The file that says where a registry has the chunks of that layer, if we were told. */
+export function locationsFile(at: number): string {
+  return `locations.${at}`
+}
+
 /** Everyone may pass through: a guest's own uid opens the disk in it. Nobody else may list it. */
 export const folderMode = 0o711
 /** Images never change once they are here. */
@@ -61,12 +66,20 @@ export function folderName(digest: string): string {
 /** Makes a folder that holds the disk (and kernel) into that of an image, durably. */
 export async function sealImageFolder(
   path: string,
-  image: { config: ImageConfig; state: ImageState; layers: readonly Buffer[] },
+  image: {
+    config: ImageConfig
+    state: ImageState
+    layers: readonly Uint8Array[]
+    locations?: readonly (Uint8Array | undefined)[]
+  },
 ): Promise<ImageFolder> {
   // Nobody sees the folder before it is renamed: each file durable once is enough.
   const options = { mode: privateMode, flush: true }
   for (const [at, layer] of image.layers.entries()) {
     await writeFile(join(path, layerFile(at)), layer, options)
+  }
+  for (const [at, locations] of (image.locations ?? []).entries()) {
+    if (locations) await writeFile(join(path, locationsFile(at)), locations, options)
   }
   await writeFile(join(path, imageFiles.config), encodeConfig(image.config), options)
   await writeFile(join(path, imageFiles.state), JSON.stringify(image.state), options)
@@ -129,8 +142,17 @@ async function readObject(path: string): Promise<unknown> {
   return JSON.parse(await readFile(path, 'utf8'))
 }
 
-async function allocatedBytes(path: string): Promise<number> {
+/** Bytes that the files in a folder take, as du counts them. */
+export async function allocatedBytes(path: string): Promise<number> {
   const names = await readdir(path)
   const stats = await Promise.all(names.map(name => stat(join(path, name))))
   return stats.reduce((sum, { blocks }) => sum + blocks * 512, 0)
+}
+
+/** Bytes that removing a folder frees: not those of a file that has another name elsewhere. */
+export async function removableBytes(path: string): Promise<number> {
+  const paths = (await readdir(path)).map(name => join(path, name))
+  const stats = await Promise.all([path, ...paths].map(each => stat(each)))
+  const own = stats.filter(each => each.isDirectory() || each.nlink === 1)
+  return own.reduce((sum, { blocks }) => sum + blocks * 512, 0)
 }

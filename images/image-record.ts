@@ -63,11 +63,12 @@ export const imageStateSchema = Type.Object(
     lastUsedAt: Type.String(),
     pinned: Type.Boolean(),
     users: Type.Array(Type.Object({ uid: Type.String(), name: Type.String() }, strict)),
+    origin: Type.Optional(Type.String({ maxLength: 1024 })),
   },
   strict,
 )
 
-/** What this host knows of an image besides. */
+/** What this host knows of an image besides; `origin`: where it came from, for people. */
 export type ImageState = Static<typeof imageStateSchema>
 
 /** Who uses an image: an object that must not lose it. */

@@ -8,6 +8,7 @@ import { type Random, randomSuffix } from '../base/random.ts'
 import type { ChunkIndex } from './chunk-index.ts'
 import { composeLayers } from './composition.ts'
 import {
+  allocatedBytes,
   folderMode,
   folderName,
   type ImageFolder,
@@ -15,11 +16,15 @@ import {
   imageFiles,
   readImageFolder,
   readLayers,
+  removableBytes,
 } from './image-folder.ts'
 import { decodeLayerIndex, type LayerChunk } from './layer-index.ts'
+import { presentFile } from './partial/open-partial-disk.ts'
 
 /** What a shelf needs. */
 export interface ImageShelfComponents {
+  /** Images that are on their way: their chunks in the index are right too. */
+  filling: { has(digest: string): boolean }
   chunks: ChunkIndex
   log: Log
   random: Random
@@ -61,6 +66,8 @@ export async function loadImageShelf(
     if (!/^[0-9a-f]{64}$/.test(name)) continue
     const digest = `sha256:${name}`
     try {
+      // A crash may have come between the end of its filling and the end of its journal.
+      await rm(join(folder, name, presentFile), { force: true })
       images.set(digest, await readImageFolder(join(folder, name), digest))
     } catch (error) {
       const fields = { image: digest, error: messageOf(error) }
@@ -84,11 +91,11 @@ export async function loadImageShelf(
 /** Makes the index say of the images what their folders say. */
 async function alignChunks(
   images: ReadonlyMap<string, ImageFolder>,
-  { chunks, limits, log }: ImageShelfComponents,
+  { chunks, filling, limits, log }: ImageShelfComponents,
 ): Promise<void> {
   const indexed = await chunks.images()
   for (const digest of indexed.keys()) {
-    if (!images.has(digest)) await chunks.remove(digest, undefined)
+    if (!images.has(digest) && !filling.has(digest)) await chunks.remove(digest, undefined)
   }
   for (const [digest, image] of images) {
     if (indexed.get(digest) === 'whole') continue
@@ -107,7 +114,10 @@ async function putImage(
   const digest = imageDigest(image.config)
   if (images.has(digest)) return digest
   const same = [...images.values()].find(other => diskName(other) === diskName(image))
-  if (same !== undefined) await shareDisk(same, image)
+  if (same !== undefined) {
+    await shareDisk(same, image)
+    image.allocatedBytes = await allocatedBytes(image.path)
+  }
   const path = join(folder, folderName(digest))
   await rename(image.path, path)
   try {
@@ -141,8 +151,10 @@ function servableChunks(layers: readonly Buffer[], limits: Limits): LayerChunk[]
  */
 async function shareDisk(from: ImageFolder, to: ImageFolder): Promise<void> {
   const own = join(to.path, imageFiles.disk)
-  await rm(own)
-  await link(join(from.path, imageFiles.disk), own)
+  const shared = join(from.path, imageFiles.disk)
+  if ((await stat(own)).ino === (await stat(shared)).ino) return
+  await link(shared, `${own}.shared`)
+  await rename(`${own}.shared`, own)
   await syncFolder(to.path)
 }
 
@@ -162,11 +174,4 @@ async function takeImage(
   const freedBytes = await removableBytes(path)
   await rm(path, { recursive: true, force: true })
   return freedBytes
-}
-
-async function removableBytes(path: string): Promise<number> {
-  const paths = (await readdir(path)).map(name => join(path, name))
-  const stats = await Promise.all([path, ...paths].map(each => stat(each)))
-  const own = stats.filter(each => each.isDirectory() || each.nlink === 1)
-  return own.reduce((sum, { blocks }) => sum + blocks * 512, 0)
 }

@@ -2,6 +2,7 @@ import { hash } from 'node:crypto'
 import { type FileHandle, open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { assert, failure } from '../../base/errors.ts'
+import { isErrno } from '../../base/files.ts'
 import { createTurns } from '../../base/turns.ts'
 import { composeLayers, type LayerView, visibleExtents } from '../composition.ts'
 import { nameDiskFull } from '../disk-space.ts'
@@ -54,7 +55,7 @@ interface Context {
  */
 export async function openPartialDisk(init: PartialDiskInit): Promise<FillablePartialDisk> {
   const { folder, config } = init
-  const file = await open(join(folder, imageFiles.disk), 'r+')
+  const file = await openFile(join(folder, imageFiles.disk))
   try {
     const { size } = await file.stat()
     if (size !== config.virtualSizeBytes) {
@@ -76,6 +77,16 @@ export async function openPartialDisk(init: PartialDiskInit): Promise<FillablePa
   } catch (error) {
     await file.close()
     throw error
+  }
+}
+
+/** A disk that is whole may be a file of another image, which nobody writes to. */
+async function openFile(path: string): Promise<FileHandle> {
+  try {
+    return await open(path, 'r+')
+  } catch (error) {
+    if (!isErrno(error, 'EACCES')) throw error
+    return await open(path, 'r')
   }
 }
 
