@@ -1,6 +1,6 @@
 import { chmod, chown, mkdtemp, open, rename, rm } from 'node:fs/promises'
 import { createServer, type Server, type Socket } from 'node:net'
-import { basename, join } from 'node:path'
+import { join } from 'node:path'
 import { type Clock, withTimeout } from '../../base/clock.ts'
 import { failure } from '../../base/errors.ts'
 import type { Limits } from '../../base/limits.ts'
@@ -91,8 +91,8 @@ async function listen(server: Server, { path, owner }: NbdServerInit): Promise<v
   try {
     const folder = await open(ours, 'r')
     try {
-      // A name that nothing else has: when it is closed, the server removes what it was made as.
-      const made = join('/proc/self/fd', String(folder.fd), basename(ours))
+      // A name by chance: when it is closed, the server removes what it was made as.
+      const made = join('/proc/self/fd', String(folder.fd), ours.slice(-6))
       const { promise, resolve, reject } = Promise.withResolvers<void>()
       server.once('error', reject)
       server.listen(made, resolve)
