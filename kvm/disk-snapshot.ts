@@ -19,6 +19,8 @@ export interface SnapshotInit {
   /** Freezes the guest's file systems meanwhile; undefined when none answers. */
   agent: GuestAgent | undefined
   onProgress(doneBytes: number, totalBytes: number): void
+  /** Called when the guest could not be thawed: somebody has to go on trying. */
+  onStillFrozen(): void
   signal: AbortSignal
 }
 
@@ -131,7 +133,7 @@ async function mirror(init: SnapshotInit, components: SnapshotComponents): Promi
     const unfrozen = await frozen.problem()
     return unfrozen === undefined ? {} : { unfrozen }
   } finally {
-    await frozen.thaw()
+    if (!(await frozen.thaw())) init.onStillFrozen()
   }
 }
 

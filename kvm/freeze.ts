@@ -15,8 +15,9 @@ export interface FreezeComponents {
 export interface Frozen {
   /**
    * Lets them go on, and does not give up soon. Doing it twice is harmless; it never throws.
+   * @returns whether they do
    */
-  thaw(): Promise<void>
+  thaw(): Promise<boolean>
   /** Why they do not hold still now; undefined when they do. */
   problem(): Promise<string | undefined>
 }
@@ -44,9 +45,10 @@ export async function openFrozen(
   }
   return {
     async thaw() {
-      if (!mayBeFrozen) return
+      if (!mayBeFrozen) return true
       mayBeFrozen = !(await thawGuest(agent, components))
       problem ??= 'it held still for too short a time'
+      return !mayBeFrozen
     },
     async problem() {
       if (problem !== undefined) return problem
@@ -57,11 +59,7 @@ export async function openFrozen(
   }
 }
 
-/**
- * Lets a guest's file systems go on, trying for a while. Harmless when they are not frozen.
- * @returns whether they do
- */
-export async function thawGuest(
+async function thawGuest(
   agent: GuestAgent,
   { clock, log }: Omit<FreezeComponents, 'limits'>,
 ): Promise<boolean> {
@@ -83,5 +81,5 @@ export async function thawGuest(
 }
 
 function unfrozen(problem: string): Frozen {
-  return { thaw: async () => {}, problem: async () => problem }
+  return { thaw: async () => true, problem: async () => problem }
 }

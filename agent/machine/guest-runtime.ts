@@ -1,14 +1,17 @@
-import { sleep } from '../../base/clock.ts'
-import { messageOf } from '../../base/errors.ts'
+import { existsSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
+import { sleep, withTimeout } from '../../base/clock.ts'
+import { failure, isFailure, messageOf } from '../../base/errors.ts'
 import { agentDevice } from '../../kvm/command-line.ts'
 import { attachConsole, type Console } from '../../kvm/console.ts'
+import { clearSnapshot, type Snapshot, takeSnapshot } from '../../kvm/disk-snapshot.ts'
 import { attachGuest, type Guest, type GuestStatus } from '../../kvm/guest.ts'
 import { createGuestAgent, type GuestAgent } from '../../kvm/guest-agent.ts'
 import type { PortForward } from '../../kvm/machine.ts'
 import { readSshBanner } from '../../kvm/ssh-probe.ts'
 import type { MachineContext } from './machine-context.ts'
 import type { GuestRecord } from './record.ts'
-import type { Runtime } from './runtime.ts'
+import type { CopyRequest, Runtime } from './runtime.ts'
 import { guestStateOf } from './situation.ts'
 import type { View } from './status.ts'
 import { saveRecord, type Tracked } from './tracked.ts'
@@ -30,6 +33,8 @@ const probeMs = { first: 100, most: 2000 }
  */
 const bannerTimeoutMs = { first: 700, most: 5000 }
 const agentTimeoutMs = 3000
+/** What an earlier daemon left of a copy is cleared as soon as QEMU answers. */
+const clearTimeoutMs = 30_000
 
 /** Takes hold of a guest that was just started, or was found running. */
 export function openRuntime(init: RuntimeInit, context: MachineContext): Runtime {
@@ -49,6 +54,10 @@ class GuestRuntime implements Runtime {
   #sshAnswered = false
   #agentAnswered = false
   #consoleSpoke = false
+  /** Our copy of its disk was broken off, by us or by a daemon that was killed. */
+  #mayBeFrozen: boolean
+  /** Nothing copies its disk any more that an earlier daemon began. */
+  readonly #cleared: Promise<void>
 
   constructor(init: RuntimeInit, context: MachineContext) {
     this.#init = init
@@ -71,6 +80,9 @@ class GuestRuntime implements Runtime {
       if (event.event === 'RESET') this.#probe()
       else if (event.event === 'VSERPORT_CHANGE') this.#onPort(event.data)
     })
+    this.#mayBeFrozen = existsSync(folder.snapshot)
+    this.#cleared = this.#mayBeFrozen ? this.#clearSnapshot() : Promise.resolve()
+    this.#cleared.catch(() => {})
     this.#probe()
   }
 
@@ -93,6 +105,28 @@ class GuestRuntime implements Runtime {
 
   agentConnected(): boolean {
     return this.#agentAnswered
+  }
+
+  async takeSnapshot({ qemuImage, ...request }: CopyRequest): Promise<Snapshot> {
+    const { clock } = this.#context
+    const late = () =>
+      failure('timeout', { what: 'clearing an earlier copy', timeoutMs: clearTimeoutMs })
+    await withTimeout(clock, clearTimeoutMs, this.#cleared, late)
+    const runs = this.guest.status().runState === 'running'
+    const init = {
+      ...{ ...request, guest: this.guest, folder: this.#init.tracked.folder },
+      agent: runs && this.#agentAnswered ? this.agent : undefined,
+      onStillFrozen: () => {
+        this.#mayBeFrozen = true
+        this.#start(signal => this.#thaw(signal))
+      },
+    }
+    return await takeSnapshot(init, { ...this.#context, qemuImage })
+  }
+
+  async dropSnapshot(): Promise<void> {
+    // The file is what tells the next daemon that the guest may be frozen.
+    if (!this.#mayBeFrozen) await rm(this.#init.tracked.folder.snapshot, { force: true })
   }
 
   async close(): Promise<void> {
@@ -175,6 +209,7 @@ class GuestRuntime implements Runtime {
       await this.agent.ping(options)
       return true
     })
+    if (this.#mayBeFrozen) await this.#thaw(signal)
     this.#agentAnswered = true
     this.#note('agentMs')
     await this.#keepTimings()
@@ -188,6 +223,27 @@ class GuestRuntime implements Runtime {
       return this.#address !== undefined
     })
     this.#init.onChange()
+  }
+
+  #clearSnapshot(): Promise<void> {
+    return this.#untilTrue(this.#closing.signal, async () => {
+      await clearSnapshot(this.guest)
+      return true
+    })
+  }
+
+  /** An agent that answers and knows no freezing has frozen nothing. */
+  async #thaw(signal: AbortSignal): Promise<void> {
+    const options = { timeoutMs: agentTimeoutMs, signal }
+    await this.#untilTrue(signal, async () => {
+      await this.agent.thaw(options).catch(error => {
+        if (!isFailure(error, 'agentRefused')) throw error
+      })
+      return true
+    })
+    await this.#cleared
+    this.#mayBeFrozen = false
+    await this.dropSnapshot()
   }
 
   /**
