@@ -280,3 +280,45 @@ test('an image that arrives by two ways has the users of both', async () => {
     await store.findChunk(digestOfBytes(readFileSync(path).subarray(0, 1024 * 1024))),
   ).toMatchObject({ partial: false })
 })
+
+test('a layer upon an image makes another, whole or not at all', async () => {
+  const images = join(temporaryFolder(), 'images')
+  const store = await openTestStore(images)
+  const base = randomImage({ seed: 31, layerCount: 2, diskBlocks: 300 })
+  const kernel = noise(5000)
+  base.config.boot = { kernelDigest: digestOfBytes(kernel), commandLine: 'quiet' }
+  const { digest: parent } = await fill(store, base)
+  await store.storeBlob(parent, 'kernel', { stream: streamOf(kernel), signal })
+  await store.complete(parent)
+  const grown = randomImage({ seed: 32, layerCount: 3, diskBlocks: 340, base })
+  const [, , encodedLayer = Buffer.alloc(0)] = grown.encoded
+  const [, , chunks = []] = grown.chunks
+  const readChunk = async (number: number) => chunks[number] ?? Buffer.alloc(0)
+  const wrong = store.derive({ parent, encodedLayer, readChunk: async () => Buffer.alloc(4096) })
+  await expect(wrong).rejects.toMatchObject({ code: 'chunkInvalid' })
+  const ended = AbortSignal.abort(new Error('enough'))
+  const aborted = store.derive({ parent, encodedLayer, readChunk, signal: ended })
+  await expect(aborted).rejects.toThrow('enough')
+  const shrinking = randomImage({ seed: 33, layerCount: 1, diskBlocks: 100 }).encoded[0]
+  const smaller = store.derive({ parent, encodedLayer: shrinking ?? Buffer.alloc(0), readChunk })
+  await expect(smaller).rejects.toMatchObject({ code: 'imageConfigInvalid' })
+  expect(await storeFolders(images)).toMatchObject({ incoming: [] })
+  const record = await store.derive({ parent, encodedLayer, readChunk })
+  expect(record.boot).toEqual(base.config.boot)
+  expect(record.layerDigests.slice(0, 2)).toEqual(store.get(parent)?.layerDigests)
+  expect(readFileSync(store.diskPath(record.digest)).equals(grown.disk)).toBe(true)
+  expect(readFileSync(store.kernelPath(record.digest) ?? '').equals(kernel)).toBe(true)
+  expect(await store.derive({ parent, encodedLayer, readChunk })).toEqual(record)
+  expect(readdirSync(join(store.diskPath(record.digest), '..'))).not.toContain('present')
+  // A parent whose bytes rotted makes no image.
+  const rotten = readFileSync(store.diskPath(parent))
+  execFileSync('chmod', ['u+w', store.diskPath(parent)])
+  writeFileSync(
+    store.diskPath(parent),
+    rotten.map(byte => byte ^ 1),
+  )
+  await store.remove(record.digest)
+  const failed = store.derive({ parent, encodedLayer, readChunk })
+  await expect(failed).rejects.toMatchObject({ code: 'chunkInvalid' })
+  expect(await storeFolders(images)).toMatchObject({ incoming: [] })
+})

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { chmod, open, rename, rm } from 'node:fs/promises'
+import { chmod, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { failure } from '../base/errors.ts'
 import { syncFolder } from '../base/files.ts'
@@ -16,6 +16,7 @@ import {
   imageFiles,
   recordOf,
   removableBytes,
+  sealDisk,
 } from './image-folder.ts'
 import type { ImageRecord, ImageUser } from './image-record.ts'
 import { changeState, demandUnused } from './image-users.ts'
@@ -157,16 +158,6 @@ async function demandComplete(
     image.blobs.delete(kind)
     await rm(path, { force: true })
     throw failure('imageFillEnded', { digest, detail: `its ${kind} is not here` })
-  }
-}
-
-async function sealDisk(path: string): Promise<void> {
-  const disk = await open(join(path, imageFiles.disk), 'r')
-  try {
-    await disk.chmod(contentMode)
-    await disk.sync()
-  } finally {
-    await disk.close()
   }
 }
 

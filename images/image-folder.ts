@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { chmod, readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { chmod, open, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Value } from 'typebox/value'
 import { syncFolder, writeFileAtomic } from '../base/files.ts'
@@ -87,6 +87,17 @@ export async function sealImageFolder(
   await syncFolder(path)
   const { config, state } = image
   return { config, state, path, allocatedBytes: await allocatedBytes(path) }
+}
+
+/** Makes the disk in a folder one that never changes, durably. */
+export async function sealDisk(path: string): Promise<void> {
+  const disk = await open(join(path, imageFiles.disk), 'r')
+  try {
+    await disk.chmod(contentMode)
+    await disk.sync()
+  } finally {
+    await disk.close()
+  }
 }
 
 /** Writes what changes about an image; whole, so that a crash leaves the old or the new. */

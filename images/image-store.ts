@@ -6,6 +6,7 @@ import { createTurns } from '../base/turns.ts'
 import { beginImage, type ImageContent } from './begin-image.ts'
 import type { ByteSource } from './byte-source.ts'
 import { type ChunkIndex, openChunkIndex } from './chunk-index.ts'
+import { type Derivation, deriveImage } from './derive-image.ts'
 import { createDiskSpace, usedBytes } from './disk-space.ts'
 import {
   completeImage,
@@ -88,6 +89,13 @@ export interface ImageStore {
   kernelPath(digest: string): string | undefined
   initrdPath(digest: string): string | undefined
   nvramPath(digest: string): string | undefined
+
+  /**
+   * Makes an image of one that is here and a layer upon it; the rest is as the parent has it.
+   * @throws chunkInvalid, layerIndexInvalid, imageConfigInvalid, diskFull, notFound, what
+   * `readChunk` throws, the signal's reason
+   */
+  derive(derivation: Derivation): Promise<ImageRecord>
 
   /**
    * Begins an image that comes from elsewhere, or takes it up: a folder to be filled, with whatever
@@ -197,6 +205,7 @@ function createStore(context: StoreContext): ImageStore {
     ...createLookups(context),
     ...createFillings(context),
     importImage: (source, options) => admitImport(context, source, options),
+    derive: derivation => deriveImage(context, derivation),
     list,
     use: (digest, owner) => turns.take(() => addUser(context, digest, owner)),
     release: (digest, ownerUid) => turns.take(() => dropUser(context, digest, ownerUid)),
