@@ -29,6 +29,7 @@ import { followFirewall } from './guest-firewall.ts'
 import { inspectGuestHost } from './guest-host.ts'
 import { ownVersion, startHostController } from './host-controller.ts'
 import { imageGuard, startImageController } from './image-controller.ts'
+import { createLocalSupply } from './images/local-supply.ts'
 import { startMachineController } from './machine/controller.ts'
 import { startMonitor } from './monitor.ts'
 import { ownFacts } from './own-facts.ts'
@@ -135,6 +136,7 @@ async function startParts(
     ...shared,
     guardian,
     lease,
+    supply: createLocalSupply(images),
     hasPeers: fenced,
     recovery: ground.recovery,
     allocatable: () => allocatableOf(capacityOf(monitor.current(), limits.machinesPerHost), config),

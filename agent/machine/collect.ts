@@ -2,6 +2,7 @@ import { backoffMs } from '../../base/backoff.ts'
 import { endingOf } from '../../kvm/ending.ts'
 import type { VirtualMachine } from '../../resources/virtual-machine.ts'
 import type { ExitRecord } from '../guardian/protocol.ts'
+import { closeArrival } from './open-arrival.ts'
 import { type GuestRecord, longestRestartMs, type RecordedExit } from './record.ts'
 import { forgetProcess } from './remove.ts'
 import type { StepContext } from './step-context.ts'
@@ -43,6 +44,7 @@ export async function collectExit(
   tracked.stopping?.abort()
   tracked.stopping = undefined
   await runtime?.close()
+  await closeArrival(tracked)
 }
 
 /**

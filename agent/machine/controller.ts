@@ -14,11 +14,13 @@ import { imageKind } from '../../resources/image.ts'
 import { type VirtualMachine, virtualMachineKind } from '../../resources/virtual-machine.ts'
 import { etcdProcessName } from '../etcd/etcd-name.ts'
 import { decide, type Standing, type Step } from './decide.ts'
-import { followGuardian, type GuardianFollowing } from './guardian-follow.ts'
+import { followGuardian, type GuardianFollowing, isAboutProcesses } from './guardian-follow.ts'
 import { openRuntime } from './guest-runtime.ts'
+import { dropFetch } from './image-fetch.ts'
 import type { MachineContext } from './machine-context.ts'
 import { createMachineMetrics, type MachineMetrics } from './metrics.ts'
 import { isOfThisHost } from './obstacle.ts'
+import { closeArrival, resumeArrival } from './open-arrival.ts'
 import { ProcessBook } from './process-book.ts'
 import { type GuestRecord, readRecords } from './record.ts'
 import {
@@ -135,9 +137,11 @@ class Controller implements MachineController {
     this.#endLease()
     await this.#recovery?.stop()
     await Promise.all([this.#placements, ...this.#followings].map(one => one.stop()))
-    for (const tracked of this.#tracked.values()) tracked.stopping?.abort()
+    const all = [...this.#tracked.values()]
+    for (const tracked of all) tracked.stopping?.abort()
     await this.#queue.stop()
-    await Promise.all([...this.#tracked.values()].map(tracked => tracked.runtime?.close()))
+    for (const tracked of all) dropFetch(tracked)
+    await Promise.all(all.flatMap(tracked => [tracked.runtime?.close(), closeArrival(tracked)]))
   }
 
   #wakeHindered(): void {
@@ -293,10 +297,9 @@ class Controller implements MachineController {
     const request = tracked.record?.request
     if (request !== undefined) this.#context.reservations.adopt(tracked.uid, request)
     clearObstacle(tracked)
-    tracked.runtime = openRuntime(
-      { tracked, onChange: () => this.#queue.add(tracked.uid) },
-      this.#context,
-    )
+    const onChange = (): void => this.#queue.add(tracked.uid)
+    tracked.runtime = openRuntime({ tracked, onChange }, this.#context)
+    resumeArrival({ tracked, onChange }, this.#context)
   }
 
   /** @returns whether to decide again at once */
@@ -362,6 +365,9 @@ class Controller implements MachineController {
       host: host.name,
       // An end counts when it was collected: until then nobody knows what it means.
       alive: process !== undefined,
+      pulling: tracked.fetch !== undefined,
+      arrival: tracked.arrival?.view(),
+      diskHasRoom: this.#context.diskHasRoom(),
       runState: runtime?.runState(),
       // Until its end was collected: a guest that we are ending is not ready, whatever it last
       // said.
@@ -419,18 +425,4 @@ class Controller implements MachineController {
     await objects.remove(virtualMachineKind, machine.metadata, uid === undefined ? {} : { uid })
     return undefined
   }
-}
-
-/**
- * Whether our picture of the guardian's processes may be wrong: a request may have been carried
- * out.
- */
-function isAboutProcesses(error: unknown): boolean {
-  const codes = [
-    'guardianUnavailable',
-    'guardianNameTaken',
-    'guardianProcessNotFound',
-    'guardianStaleIdentity',
-  ] as const
-  return codes.some(code => isFailure(error, code))
 }

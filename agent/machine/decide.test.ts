@@ -12,6 +12,7 @@ const idle: Situation = {
   process: 'none',
   guest: 'unknown',
   diskHasRoom: true,
+  imageStalled: false,
   stopping: false,
   intent: undefined,
   startBegun: false,
@@ -45,6 +46,7 @@ describe('decide', () => {
     ['pauses', { ...running, wanted: 'Suspended' }, 'pause'],
     ['goes on when the disk has room', { ...running, guest: 'blocked' }, 'resume'],
     ['waits for room', { ...running, guest: 'blocked', diskHasRoom: false }, 'wait'],
+    ['waits for its image', { ...running, guest: 'blocked', imageStalled: true }, 'wait'],
     ['does not resume a failing disk on and on', { ...running, ...blocked }, 'wait'],
     ['sees a shutdown through that was begun', { ...running, intent: 'stop' }, 'shutDown'],
     ['has heard of a start when it runs', { ...running, startAsked: true }, 'acknowledge'],
@@ -106,6 +108,7 @@ describe('decide', () => {
       process: fc.constantFrom('none', 'running', 'ended'),
       guest: fc.constantFrom('unknown', 'running', 'paused', 'blocked', 'ended'),
       diskHasRoom: fc.boolean(),
+      imageStalled: fc.boolean(),
       stopping: fc.boolean(),
       intent: fc.constantFrom('stop', 'restart', 'delete', 'drain', 'ended', undefined),
       startBegun: fc.boolean(),
@@ -167,6 +170,7 @@ function carryOut(situation: Situation, step: Step): Situation {
         waitMs: 0,
         blockedWaitMs: 0,
         diskHasRoom: true,
+        imageStalled: false,
       }
     case 'askForRoom':
       return { ...situation, standing: 'ours' }

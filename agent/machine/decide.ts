@@ -29,11 +29,13 @@ export interface Situation {
   process: 'none' | 'running' | 'ended'
   /**
    * The guest as QMP sees it; `unknown` while QMP is not connected, `blocked` when its disk is
-   * full.
+   * full, or it waits for a part of its image.
    */
   guest: 'unknown' | 'running' | 'paused' | 'blocked' | 'ended'
   /** Whether the host has room again for what guests write. */
   diskHasRoom: boolean
+  /** Nothing comes of an image that is still on its way. */
+  imageStalled: boolean
   /** A shutdown that we asked for is under way. */
   stopping: boolean
   /** Why its run is being ended, as written down; it outlives a daemon, `stopping` does not. */
@@ -72,7 +74,7 @@ const rest: Step = { kind: 'rest' }
 /** How often a machine is looked at of whose placement nothing is known. */
 const unknownRetryMs = 5000
 
-/** How often a guest that waits for room on the disk is looked at. */
+/** How often a guest that waits for room on the disk, or for its image, is looked at. */
 export const blockedRetryMs = 2000
 
 /**
@@ -111,7 +113,8 @@ function decideRunning(situation: Situation): Step {
   if (wanted === 'Suspended' && guest === 'running') return { kind: 'pause' }
   if (wanted === 'Running' && guest === 'paused') return { kind: 'resume' }
   if (guest === 'blocked') {
-    if (!situation.diskHasRoom) return { kind: 'wait', forMs: blockedRetryMs }
+    const inVain = !situation.diskHasRoom || situation.imageStalled
+    if (inVain) return { kind: 'wait', forMs: blockedRetryMs }
     // What blocks it may be a disk that fails, and not one that is full.
     const forMs = situation.blockedWaitMs
     return forMs > 0 ? { kind: 'wait', forMs } : { kind: 'resume' }

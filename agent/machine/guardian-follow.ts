@@ -1,4 +1,5 @@
 import type { Clock, Timer } from '../../base/clock.ts'
+import { isFailure } from '../../base/errors.ts'
 import { type Log, messageOf } from '../../base/log.ts'
 import type { Guardian } from '../guardian/client.ts'
 import type { ProcessBook } from './process-book.ts'
@@ -107,4 +108,18 @@ export async function followGuardian(
       for (const end of ends) end()
     },
   }
+}
+
+/**
+ * Whether our picture of the guardian's processes may be wrong: a request may have been carried
+ * out.
+ */
+export function isAboutProcesses(error: unknown): boolean {
+  const codes = [
+    'guardianUnavailable',
+    'guardianNameTaken',
+    'guardianProcessNotFound',
+    'guardianStaleIdentity',
+  ] as const
+  return codes.some(code => isFailure(error, code))
 }

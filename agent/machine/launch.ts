@@ -2,7 +2,6 @@ import type { CommandRunner } from '../../base/command.ts'
 import { failure } from '../../base/errors.ts'
 import type { Limits } from '../../base/limits.ts'
 import type { Random } from '../../base/random.ts'
-import type { ImageRecord } from '../../images/image-record.ts'
 import { commandLine } from '../../kvm/command-line.ts'
 import { containedCommand } from '../../kvm/containment.ts'
 import type { GuestFolder } from '../../kvm/guest-folder.ts'
@@ -18,23 +17,16 @@ import { createSeed } from '../../kvm/seed.ts'
 import { quantityValue } from '../../resources/quantity.ts'
 import type { VirtualMachine } from '../../resources/virtual-machine.ts'
 import type { StartParameters } from '../guardian/protocol.ts'
+import type { ProvidedImage } from '../images/image-supply.ts'
 import type { GuestHost } from './guest-host.ts'
 import type { GuestRecord } from './record.ts'
-
-/** Where an image's files lie on this host. */
-export interface ImageFiles {
-  record: ImageRecord
-  disk: string
-  kernel: string | undefined
-  initrd: string | undefined
-}
 
 /** A start of one guest, its record with what was chosen. */
 export interface LaunchInit {
   machine: VirtualMachine
   record: GuestRecord
   folder: GuestFolder
-  image: ImageFiles
+  image: ProvidedImage
 }
 
 /** What a start needs. */
@@ -157,7 +149,7 @@ function describeLaunch(
           append: image.record.boot?.commandLine ?? 'console=ttyS0',
         }
       : { from: 'disk' },
-    base: 'file',
+    base: image.filling === undefined ? 'file' : 'export',
     seed: true,
     forwards: record.forwards,
   }
@@ -184,13 +176,13 @@ async function makeFiles(
   }
   const sizeBytes = disk === undefined ? imageBytes : quantityValue(disk)
   await Promise.all([
-    linkImage(image.disk, folder.base, owner),
+    ...(image.filling ? [] : [linkImage(image.disk, folder.base, owner)]),
     createOverlay({ folder, sizeBytes, imageBytes, owner }, tools),
     createSeed(seed, run),
     ...(image.kernel ? [copyBootFile(image.kernel, folder.kernel)] : []),
     ...(image.initrd ? [copyBootFile(image.initrd, folder.initrd)] : []),
     ...(launch.firmware === 'uefi' && host.uefi
-      ? [createNvram({ folder, template: host.uefi.variables, owner }, tools)]
+      ? [createNvram({ folder, template: image.nvram ?? host.uefi.variables, owner }, tools)]
       : []),
   ])
 }

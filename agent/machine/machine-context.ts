@@ -12,6 +12,7 @@ import type { Amounts } from '../../resources/host.ts'
 import type { Reservations } from '../capacity.ts'
 import type { Guardian } from '../guardian/client.ts'
 import type { HeldLease } from '../host-lease.ts'
+import type { ImageSupply } from '../images/image-supply.ts'
 import type { GuestHost } from './guest-host.ts'
 import type { Recovery } from './recovery.ts'
 
@@ -27,6 +28,7 @@ export interface MachineContext {
   objects: Objects
   events: EventRecorder
   images: ImageStore
+  supply: ImageSupply
   guardian: Guardian
   host: GuestHost
   reservations: Reservations

@@ -8,6 +8,7 @@ const ofThisHost = [
   'machineUnsupported',
   'firmwareMissing',
   'imageContentMissing',
+  'diskFull',
   'portTaken',
   'portsExhausted',
   'commandMissing',

@@ -57,6 +57,11 @@ export interface GuestRecord {
    * start did not take place and is owed still.
    */
   startBegun?: true
+  /**
+   * The run's QEMU was started over an export of its image, which was not here whole, and was not
+   * given the file since. By which name, to ask others for it.
+   */
+  lazyImage?: { name: string }
   /** What the run was promised of its host; the machine's spec may say something else by now. */
   request?: Amounts
   /** What the run was made from, a digest per field of the spec: tells what changed since. */
@@ -95,6 +100,7 @@ const recordSchema = Type.Object({
     Type.Object({ userId: Type.Integer({ minimum: 1 }), groupId: Type.Integer({ minimum: 1 }) }),
   ),
   imageDigest: Type.Optional(Type.String()),
+  lazyImage: Type.Optional(Type.Object({ name: Type.String() })),
   forwards: Type.Array(
     Type.Object({
       protocol: Type.Enum(['TCP', 'UDP']),

@@ -1,6 +1,8 @@
 import { isFailure } from '../../base/errors.ts'
 import type { ImageStore } from '../../images/image-store.ts'
 import { removeGuestFolder } from '../../kvm/guest-folder.ts'
+import { dropFetch } from './image-fetch.ts'
+import { closeArrival } from './open-arrival.ts'
 import { killGuest, type StepContext } from './step-context.ts'
 import type { Tracked } from './tracked.ts'
 
@@ -12,9 +14,12 @@ export type RemoveContext = Pick<
 
 /** Removes what is on this host of a guest that does not run. May be repeated. */
 export async function removeGuest(
-  { uid, folder }: Pick<Tracked, 'uid' | 'folder'>,
+  tracked: Pick<Tracked, 'uid' | 'folder' | 'fetch' | 'arrival'>,
   context: RemoveContext,
 ): Promise<void> {
+  const { uid, folder } = tracked
+  dropFetch(tracked)
+  await closeArrival(tracked)
   await removeGuestFolder(folder)
   await releaseGuest(uid, context)
 }

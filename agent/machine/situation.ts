@@ -91,6 +91,7 @@ export function situationOf(
     process: process === undefined ? 'none' : process.ended ? 'ended' : 'running',
     guest: status?.connected ? guestStateOf(status.runState) : 'unknown',
     diskHasRoom,
+    imageStalled: tracked.arrival?.view().stalled !== undefined,
     // A deletion may leave less time than the shutdown that is under way was given.
     stopping: tracked.stopping !== undefined && tracked.stopByMs <= monotonicMs + graceMs,
     intent: record?.intent,

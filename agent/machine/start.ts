@@ -12,16 +12,19 @@ import {
   startedAtAnnotation,
   type VirtualMachine,
 } from '../../resources/virtual-machine.ts'
-import { checkLaunchable, chooseResources, type ImageFiles, prepareLaunch } from './launch.ts'
+import type { ProvidedImage, WantedImage } from '../images/image-supply.ts'
+import { fetchImage } from './image-fetch.ts'
+import { checkLaunchable, chooseResources, prepareLaunch } from './launch.ts'
 import { madeFrom } from './made-from.ts'
+import { closeArrival, openArrival } from './open-arrival.ts'
 import { folderOwners, type GuestRecord, newRecord } from './record.ts'
 import { askForRoom } from './room.ts'
 import type { StepContext } from './step-context.ts'
 import { saveRecord, type Tracked } from './tracked.ts'
 
 /**
- * Starts a guest: room for it, its image, its user and ports, its record, its files, and last its
- * QEMU. A crash before the last leaves a start that is owed and files that the next try uses; after
+ * Starts a guest: room for it, its image (or the beginning of its way here), its user and ports,
+ * its record, its files, and last its QEMU. A crash before the last leaves a start that is owed and files that the next try uses; after
  * it, a guest that is adopted.
  * @throws what stands in the way, from the error table
  */
@@ -31,7 +34,7 @@ export async function startGuest(
   context: StepContext,
 ): Promise<void> {
   const { uid, namespace, name, folder } = tracked
-  const requestedAtMs = context.clock.wallMs()
+  const requestedAtMs = tracked.fetch?.requestedAtMs ?? context.clock.wallMs()
   const { again, before } = earlier(tracked)
   const request = requestOf(machine)
   const promised = context.placements.of(uid)?.request
@@ -41,7 +44,10 @@ export async function startGuest(
     return
   }
   admit(tracked, machine, context)
-  const image = await findImage(machine, before, context)
+  const wanted = await wantedImage(machine, before, context)
+  const image = fetchImage(tracked, wanted, context)
+  if (image === undefined) return
+  checkFits(image, machine)
   await context.images.use(image.record.digest, { uid, name: `${namespace}/${name}` })
   context.imageUseChanged()
   // From here on it is this host's alone, until its lease ends or the machine is given up.
@@ -55,16 +61,18 @@ export async function startGuest(
     ...(diskEpoch !== undefined && { diskEpoch }),
     ...(era !== undefined && { era }),
   }
+  const lazy = image.filling !== undefined && { lazyImage: { name: wanted.name } }
   const record = await context.choosing.take(async () => {
     const others = context.records().filter(other => other.uid !== uid)
     const owners = await folderOwners(context.host.roots)
     const chosen = await chooseResources({ machine, record: asked, others, owners }, context)
-    tracked.record = startedRecord(chosen, machine, requestedAtMs)
+    tracked.record = { ...startedRecord(chosen, machine, requestedAtMs), ...lazy }
     await makeGuestFolder(folder, chosen.user)
     await saveRecord(tracked)
     return tracked.record
   })
   const start = await prepareLaunch({ machine, record, folder, image }, context)
+  if (lazy && !(await exportImage(tracked, wanted, context))) return
   const claim = claimOf(placement, context)
   const identity = await context.guardian.start({ ...start, ...(claim && { claim }) })
   // An exit that was pushed meanwhile says more than this answer.
@@ -77,6 +85,29 @@ export async function startGuest(
   const message = `Started QEMU on ${context.host.name} (${context.host.accelerator.accelerator})`
   context.events.record(machine, { type: 'Normal', reason: 'Started', message })
   context.wake()
+}
+
+/**
+ * Gives QEMU something to read its image from while that is on its way.
+ * @returns false when it is here by now, so that the start is begun anew with the file
+ */
+async function exportImage(
+  tracked: Tracked,
+  image: WantedImage,
+  context: StepContext,
+): Promise<boolean> {
+  await closeArrival(tracked)
+  const arrival = openArrival({ tracked, image, onChange: context.wake }, context)
+  tracked.arrival = arrival
+  try {
+    if ((await arrival.exported()) === 'exported') return true
+  } catch (error) {
+    await closeArrival(tracked)
+    throw error
+  }
+  await closeArrival(tracked)
+  context.wake()
+  return false
 }
 
 /** What lets the guardian start it: nothing that was claimed under a lease that has ended. */
@@ -117,19 +148,19 @@ function admit(
 
 /**
  * The image under the machine's disk: the one it began with, else the one that its name means now.
- * @throws imageUnknown, imageNotReady, imageContentMissing, imageUnfit
+ * @throws imageUnknown, imageNotReady
  */
-async function findImage(
+async function wantedImage(
   machine: VirtualMachine,
   record: GuestRecord,
-  { objects, images }: StepContext,
-): Promise<ImageFiles> {
-  const { namespace } = machine.metadata
+  { objects }: StepContext,
+): Promise<WantedImage> {
+  const { namespace = '' } = machine.metadata
   const name = machine.spec.image
   let digest = record.imageDigest
   if (digest === undefined) {
     const image = await objects.find(imageKind, { namespace, name })
-    if (image === undefined) throw failure('imageUnknown', { name, namespace: namespace ?? '' })
+    if (image === undefined) throw failure('imageUnknown', { name, namespace })
     if (image.metadata.deletionTimestamp !== undefined) {
       throw failure('imageNotReady', { name, phase: 'it is being deleted' })
     }
@@ -138,17 +169,14 @@ async function findImage(
     }
     digest = image.status.digest
   }
-  const found = images.get(digest)
-  if (found === undefined) throw failure('imageContentMissing', { name, digest })
-  const made = `${found.machine} on ${found.arch}`
-  const wanted = `${machine.spec.machine} on x86_64`
-  if (made !== wanted) throw failure('imageUnfit', { name, made, wanted })
-  return {
-    record: found,
-    disk: images.diskPath(digest),
-    kernel: images.kernelPath(digest),
-    initrd: images.initrdPath(digest),
-  }
+  return { namespace, name, digest }
+}
+
+/** @throws imageUnfit */
+function checkFits({ record }: ProvidedImage, { spec }: VirtualMachine): void {
+  const made = `${record.machine} on ${record.arch}`
+  const wanted = `${spec.machine} on x86_64`
+  if (made !== wanted) throw failure('imageUnfit', { name: spec.image, made, wanted })
 }
 
 function startedRecord(
@@ -156,7 +184,7 @@ function startedRecord(
   machine: VirtualMachine,
   startedAtMs: number,
 ): GuestRecord {
-  const { intent: _, guestEnding: __, notBeforeMs: ___, ...rest } = record
+  const { intent: _, guestEnding: __, notBeforeMs: ___, lazyImage: ____, ...rest } = record
   const annotations = machine.metadata.annotations ?? {}
   return {
     ...rest,

@@ -25,6 +25,13 @@ const exit = (reason: 'GuestPoweredOff' | 'QemuDied', intended = false) =>
 test.each([
   ['never started', testMachine(), undefined, { ...off, willStart: true }, 'Pending'],
   ['stopped', testMachine({ powerState: 'Stopped' }), undefined, off, 'Stopped'],
+  [
+    'fetching its image',
+    testMachine(),
+    undefined,
+    { ...off, willStart: true, pulling: true },
+    'Pulling',
+  ],
   ['starting', testMachine(), testRecord(), { ...on, runState: undefined }, 'Starting'],
   ['running', testMachine(), testRecord(), on, 'Running'],
   [
@@ -51,6 +58,27 @@ test('a machine that answers is ready, until it is being stopped', () => {
   expect(ready(statusOf(testMachine(), testRecord(), on, time))?.status).toBe('True')
   const stopping = statusOf(testMachine(), testRecord(), { ...on, stopping: true }, time)
   expect(ready(stopping)).toMatchObject({ status: 'False', reason: 'Stopping' })
+})
+
+test('a machine says where its image is while it runs', () => {
+  const local = (view: View) =>
+    findCondition(statusOf(testMachine(), testRecord(), view, time).conditions, 'ImageLocal')
+  expect(local(on)).toMatchObject({ status: 'True' })
+  expect(local(off)).toBeUndefined()
+  const arrival = { percent: 45, stalled: undefined }
+  expect(local({ ...on, arrival })).toMatchObject({
+    status: 'False',
+    reason: 'Filling',
+    message: 'The image is on its way: 45 % of it are here',
+  })
+  const stalled = { ...on, arrival: { ...arrival, stalled: 'no source answers' } }
+  expect(local(stalled)).toMatchObject({ status: 'False', reason: 'ImageStalled' })
+  const paused = { ...stalled, runState: 'io-error' } as const
+  const status = statusOf(testMachine(), testRecord(), paused, time)
+  expect(ready(status)).toMatchObject({ status: 'False', reason: 'ImageStalled' })
+  expect(ready(status)?.message).toContain('no source answers')
+  const full = statusOf(testMachine(), testRecord(), { ...paused, diskHasRoom: false }, time)
+  expect(ready(full)).toMatchObject({ reason: 'DiskFull' })
 })
 
 test('a machine that was never placed has no host yet', () => {

@@ -5,6 +5,7 @@ import type {
   VirtualMachine,
   VirtualMachineStatus,
 } from '../../resources/virtual-machine.ts'
+import type { ArrivalView } from './arrival.ts'
 import { changedSince } from './made-from.ts'
 import type { GuestRecord } from './record.ts'
 
@@ -13,6 +14,12 @@ export interface View {
   host: string
   /** QEMU runs. */
   alive: boolean
+  /** Its image is being asked for, so that it can start. */
+  pulling?: boolean
+  /** Its image is on its way while it runs. */
+  arrival?: ArrivalView | undefined
+  /** Whether the host has room for what guests write. */
+  diskHasRoom?: boolean
   /** What QMP says; undefined while QEMU does not answer. */
   runState: 'running' | 'paused' | 'io-error' | 'ended' | undefined
   stopping: boolean
@@ -53,6 +60,7 @@ export function statusOf(
     ...(record?.bootTimings && { bootTimings: record.bootTimings }),
     conditions: [
       ...conditionsOf(old, phase, record, view, time),
+      ...imageLocal(old, view, time),
       ...restartRequired(old, view.alive ? changedSince(machine.spec, record?.madeFrom) : [], time),
     ],
   }
@@ -98,6 +106,7 @@ export function phaseOf(
     // A guest that has ended counts as running until its QEMU is gone and its memory is free.
     return record?.bootTimings?.firmwareMs === undefined ? 'Starting' : 'Running'
   }
+  if (view.pulling) return 'Pulling'
   if (view.willStart) return record?.lastExit === undefined ? 'Pending' : 'Starting'
   if (machine.spec.powerState === 'Stopped' || record?.lastExit === undefined) return 'Stopped'
   const { reason, intended } = record.lastExit
@@ -120,8 +129,34 @@ function conditionsOf(
         reason: 'NoAnswer',
         message: 'The guest agent has not answered',
       }
-  const others = old.filter(({ type }) => type !== restartRequiredType)
+  const others = old.filter(({ type }) => type !== restartRequiredType && type !== imageLocalType)
   return withCondition(withCondition(others, ready, time), agent, time)
+}
+
+const imageLocalType = 'ImageLocal'
+
+/** Whether the guest needs nobody else for its disk; there only while it runs. */
+function imageLocal(old: readonly Condition[], view: View, time: string): Condition[] {
+  const { alive, arrival } = view
+  if (!alive) return []
+  const tell = (status: 'True' | 'False', reason: string, message: string) =>
+    withCondition(
+      old.filter(({ type }) => type === imageLocalType),
+      { type: imageLocalType, status, reason, message },
+      time,
+    )
+  if (arrival === undefined) return tell('True', 'Local', 'The image is on the host')
+  const { percent, stalled } = arrival
+  if (stalled !== undefined) return tell('False', 'ImageStalled', stallMessage(stalled))
+  const share = percent === undefined ? '' : `: ${percent} % of it are here`
+  return tell('False', 'Filling', `The image is on its way${share}`)
+}
+
+function stallMessage(stalled: string): string {
+  return (
+    `Nothing comes of the image: ${stalled}. The guest waits where it needs what is not here, ` +
+    'and goes on by itself when a host or registry that has the image is back'
+  )
 }
 
 const restartRequiredType = 'RestartRequired'
@@ -155,6 +190,11 @@ function readyCondition(
   if (view.stopping || view.runState === 'ended') {
     return no('Stopping', 'The guest is being shut down')
   }
+  if (view.runState === 'io-error' && view.arrival !== undefined && view.diskHasRoom !== false) {
+    const { stalled } = view.arrival
+    const waits = 'The guest is paused until a part of its image is here. It goes on by itself'
+    return no('ImageStalled', stalled === undefined ? waits : stallMessage(stalled))
+  }
   if (view.runState === 'io-error') {
     return no(
       'DiskFull',
@@ -170,5 +210,6 @@ function readyCondition(
   if ((phase === 'Failed' || phase === 'Starting') && record?.lastExit !== undefined) {
     if (!view.alive) return no(record.lastExit.reason, record.lastExit.message)
   }
+  if (phase === 'Pulling') return no(phase, 'The image is being fetched')
   return no(phase, `The machine is ${phase.toLowerCase()}`)
 }

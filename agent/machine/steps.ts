@@ -8,6 +8,7 @@ import {
 } from '../../resources/virtual-machine.ts'
 import { collectExit } from './collect.ts'
 import { blockedRetryMs, type Step } from './decide.ts'
+import { dropFetch } from './image-fetch.ts'
 import type { GuestRecord, Intent } from './record.ts'
 import { removeGuest } from './remove.ts'
 import { askForRoom, giveRoomBack } from './room.ts'
@@ -26,6 +27,7 @@ export async function performStep(
   machine: VirtualMachine,
   context: StepContext,
 ): Promise<boolean> {
+  if (step.kind !== 'start') dropFetch(tracked)
   switch (step.kind) {
     case 'rest':
       clearObstacle(tracked)

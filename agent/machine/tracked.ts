@@ -1,5 +1,6 @@
 import type { GuestFolder } from '../../kvm/guest-folder.ts'
 import type { Phase } from '../../resources/virtual-machine.ts'
+import type { ImageArrival, ImageFetch } from './arrival.ts'
 import { type GuestRecord, writeRecord } from './record.ts'
 import type { Runtime } from './runtime.ts'
 
@@ -30,6 +31,10 @@ export interface Tracked {
   resumeNotBeforeMs: number
   /** As it was told last. */
   phase: Phase | undefined
+  /** Its image, when that is asked for so that it can start. */
+  fetch: ImageFetch | undefined
+  /** Its image, when that is still on its way while the guest runs, or is about to. */
+  arrival: ImageArrival | undefined
   /** The write of the record that is under way. */
   saving: Promise<void>
 }
@@ -48,6 +53,8 @@ export function newTracked(
     obstacle: undefined,
     resumeNotBeforeMs: Number.NEGATIVE_INFINITY,
     phase: undefined,
+    fetch: undefined,
+    arrival: undefined,
     saving: Promise.resolve(),
   }
 }
