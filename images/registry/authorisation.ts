@@ -68,8 +68,10 @@ export function createAuthorisation(
   const { clock, limits } = components
   let wanted: Bearer | { kind: 'basic' } | undefined
   const tokens = new Map<Scope, Promise<Token>>()
+  /** Those of them that have come. */
+  const values = new Map<Scope, string>()
   const basic = init.credentials && basicHeader(init.credentials)
-  const secrets = new Set([init.credentials?.password, basic?.slice('Basic '.length)])
+  const secrets = [init.credentials?.password, basic?.slice('Basic '.length)]
   const forget = (scope: Scope, token: Promise<Token>): void => {
     if (tokens.get(scope) === token) tokens.delete(scope)
   }
@@ -82,11 +84,13 @@ export function createAuthorisation(
     const token = requestToken(bearer, basic, scope, components, signal)
     tokens.set(scope, token)
     for (const oldest of tokens.keys()) {
-      if (tokens.size > limits.registryTokens) tokens.delete(oldest)
+      if (tokens.size <= limits.registryTokens) break
+      tokens.delete(oldest)
+      values.delete(oldest)
     }
     token.catch(() => forget(scope, token))
     const { value } = await token
-    secrets.add(value)
+    values.set(scope, value)
     return token
   }
   return {
@@ -99,14 +103,16 @@ export function createAuthorisation(
       const before = wanted
       wanted = chooseChallenge(wwwAuthenticate, init.origin, basic !== undefined)
       if (wanted?.kind === 'bearer') {
-        // A token may have expired early: one more is asked for, by whoever sent that one.
-        tokens.clear()
+        // A token may have expired early: one more is asked for instead of that one.
+        for (const [scope, value] of values) {
+          if (sent === `Bearer ${value}`) tokens.delete(scope)
+        }
         return sent === undefined || before?.kind === 'bearer'
       }
       return wanted?.kind === 'basic' && sent !== basic
     },
     redact(text) {
-      return [...secrets].reduce<string>(
+      return [...secrets, ...values.values()].reduce<string>(
         (clean, secret) => (secret ? clean.replaceAll(secret, '***') : clean),
         text,
       )

@@ -26,6 +26,8 @@ export interface ReadOptions {
   lengthBytes?: number
   /** Mirrors that have sent some of it are added. */
   servedBy?: Set<string>
+  /** Failures of the registry with little between them; Limits.registryTries when undefined. */
+  tries?: number
 }
 
 /**
@@ -154,26 +156,32 @@ export function createRegistryClient(
   }
 
   /** From the mirrors that help, and else from the registry. */
-  async function* read(range: BlobRange, servedBy: Set<string>, signal: AbortSignal) {
+  async function* read(
+    range: BlobRange,
+    servedBy: Set<string>,
+    signal: AbortSignal,
+    tries = limits.registryTries,
+  ) {
     const { offsetBytes, lengthBytes } = range
     const endBytes = lengthBytes === undefined ? {} : { endBytes: offsetBytes + lengthBytes }
     const progress: BlobProgress = { atBytes: offsetBytes, ...endBytes }
     for (const mirror of usableMirrors()) {
-      const beforeBytes = progress.atBytes
+      const options = { tries: mirrorTries, limits }
       try {
-        yield* readFrom(mirror, range, progress, { tries: mirrorTries, limits }, signal)
+        for await (const piece of readFrom(mirror, range, progress, options, signal)) {
+          servedBy.add(mirror.host)
+          yield piece
+        }
         return
       } catch (error) {
         signal.throwIfAborted()
         // Where the blob ends is not a mirror's to say.
         if (lengthBytes === undefined) delete progress.endBytes
         rest(mirror, error)
-      } finally {
-        if (progress.atBytes > beforeBytes) servedBy.add(mirror.host)
       }
     }
     try {
-      yield* readFrom(registry, range, progress, { tries: limits.registryTries, limits }, signal)
+      yield* readFrom(registry, range, progress, { tries, limits }, signal)
     } catch (error) {
       throw failed(error, `blob ${range.digest}`, signal)
     }
@@ -293,9 +301,10 @@ export function createRegistryClient(
     blobBytes: (repository, digest, signal) =>
       at(`blob ${digest}`, signal, () => blobBytes(repository, digest, signal)),
     readBlob,
-    streamBlob(repository, digest, { offsetBytes = 0, lengthBytes, servedBy }, signal) {
+    streamBlob(repository, digest, options, signal) {
+      const { offsetBytes = 0, lengthBytes, servedBy = new Set(), tries } = options
       const length = lengthBytes === undefined ? {} : { lengthBytes }
-      return read({ repository, digest, offsetBytes, ...length }, servedBy ?? new Set(), signal)
+      return read({ repository, digest, offsetBytes, ...length }, servedBy, signal, tries)
     },
     mountBlob: (repository, digest, from, signal) =>
       at(`blob ${digest}`, signal, () => mountBlob(registry, repository, digest, from, signal)),

@@ -39,11 +39,14 @@ export interface ResolvedContainerImage {
   image: ContainerImage
 }
 
-/** What a resolution needs. */
+/** What a resolution needs; a folder of images can be asked as a registry is (library/). */
 export interface ResolveComponents {
-  client: RegistryClient
+  client: ResolveClient
   limits: Limits
 }
+
+/** What a resolution asks a registry for. */
+export type ResolveClient = Pick<RegistryClient, 'name' | 'fetchManifest' | 'readBlob'>
 
 const indexTypes = [
   'application/vnd.oci.image.index.v1+json',
@@ -145,7 +148,7 @@ function archMissing(shown: string, wanted: string, found: readonly string[]): E
 async function readExactly(
   { digest, sizeBytes }: Descriptor,
   repository: string,
-  client: RegistryClient,
+  client: ResolveClient,
   signal: AbortSignal,
 ): Promise<Buffer> {
   const bytes = await client.readBlob(repository, digest, sizeBytes, signal)
@@ -158,7 +161,7 @@ async function readConfig(
   manifest: unknown,
   repository: string,
   shown: string,
-  client: RegistryClient,
+  client: ResolveClient,
   signal: AbortSignal,
 ): Promise<Buffer> {
   const schema = Type.Object({ config: Type.Object({ digest: Type.String() }) })
