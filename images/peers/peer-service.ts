@@ -11,6 +11,7 @@ import { MacfleetError } from '../../base/errors.ts'
 import type { Limits } from '../../base/limits.ts'
 import { type Log, messageOf } from '../../base/log.ts'
 import type { TransferTls } from '../transfer/transfers.ts'
+import { type ChunkMemory, createChunkMemory } from './chunk-memory.ts'
 import { createMemberGate, type FindMember, type MemberGate } from './member-gate.ts'
 import { readBody } from './read-body.ts'
 import { sendBlob } from './send-blob.ts'
@@ -48,6 +49,7 @@ interface Share {
 
 interface Context extends PeerServiceComponents {
   limits: Limits
+  memory: ChunkMemory
   shareOf(member: string): Share
 }
 
@@ -58,7 +60,9 @@ export async function startPeerService(
 ): Promise<PeerService> {
   const { limits } = init
   const { log } = components
-  const context: Context = { ...components, limits, shareOf: createShares(init, components) }
+  const memory = createChunkMemory(limits.transferChunksAtOnce)
+  const shareOf = createShares(init, components)
+  const context: Context = { ...components, limits, memory, shareOf }
   const gates = new Map<ServerHttp2Session, MemberGate>()
   const server = createSecureServer({
     ...secure(init.tls),

@@ -3,6 +3,7 @@ import { failure } from '../../base/errors.ts'
 import { extentBytes, type LayerIndex } from '../layer-index.ts'
 import type { FetchedChunk, ImageSource, LayerSource, PeerDescription } from '../sources/source.ts'
 import { type Answer, askPeer } from './ask-peer.ts'
+import { type ChunkMemory, createChunkMemory } from './chunk-memory.ts'
 import { createLinkSpeed, type LinkSpeed } from './link-speed.ts'
 import {
   createPeerConnection,
@@ -13,9 +14,13 @@ import { type ChunkReader, createChunkReader, encodeRuns, paths } from './wire.t
 
 export type { PeerSourceComponents } from './peer-connection.ts'
 
+/** Memory for so many chunks stays with a source. */
+const chunksKept = 8
+
 interface Context extends PeerSourceComponents {
   connection: PeerConnection
   speed: LinkSpeed
+  memory: ChunkMemory
 }
 
 /** Another host of the fleet as a source (wire.ts); one connection for all that is asked of it. */
@@ -24,7 +29,8 @@ export function createPeerSource(
   components: PeerSourceComponents,
 ): ImageSource {
   const connection = createPeerConnection(description, components)
-  const context = { ...components, connection, speed: createLinkSpeed(components.clock) }
+  const speed = createLinkSpeed(components.clock)
+  const context = { ...components, connection, speed, memory: createChunkMemory(chunksKept) }
   return {
     name: `host ${description.name}`,
     kind: 'peer',
@@ -153,28 +159,37 @@ async function* fetchChunks(
 function readChunks(
   chunks: readonly number[],
   index: LayerIndex,
-  { speed, connection }: Context,
+  { speed, connection, memory }: Context,
   onChunk: (chunk: FetchedChunk) => void,
 ): ChunkReader {
   const wanted = new Map(
     chunks.map(number => [number, extentBytes(index.chunks[number]?.extents ?? [])]),
   )
   return createChunkReader({
-    check({ number, lengthBytes, packing }) {
+    makeRoom({ number, lengthBytes, packing }) {
       const plainBytes = wanted.get(number) ?? 0
       const fits =
         packing === 'plain' ? lengthBytes === plainBytes : packing && lengthBytes < plainBytes
       if (!fits || lengthBytes === 0) throw connection.failed('it sends what it was not asked for')
+      return memory.take().subarray(0, lengthBytes)
     },
-    take({ number, packing }, packed) {
+    take({ number, packing }, room) {
       const plainBytes = wanted.get(number) ?? 0
       wanted.delete(number)
-      speed.came(packed.length)
-      const bytes = packing === 'plain' ? packed : unpack(packed, plainBytes)
+      speed.came(room.length)
+      const release = () => memory.give(wholeOf(room))
+      if (packing === 'plain') return onChunk({ number, bytes: room, release })
+      const bytes = unpack(room, plainBytes)
+      release()
       if (bytes === undefined) throw connection.failed('a chunk can not be unpacked to its length')
       onChunk({ number, bytes })
     },
   })
+}
+
+/** The memory that part of was taken. */
+function wholeOf({ buffer }: Buffer): Buffer {
+  return Buffer.from(buffer)
 }
 
 /** @returns undefined when it does not have this length */

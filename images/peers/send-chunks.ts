@@ -3,6 +3,7 @@ import { promisify } from 'node:util'
 import { zstdCompress } from 'node:zlib'
 import type { Clock } from '../../base/clock.ts'
 import type { Limits } from '../../base/limits.ts'
+import type { ChunkMemory } from './chunk-memory.ts'
 import type { ServedImages } from './served-images.ts'
 import type { Slots } from './slots.ts'
 import type { Throttle } from './throttle.ts'
@@ -16,6 +17,7 @@ export interface SendComponents {
   /** The host's, and those of all hosts; a chunk takes a place in each. */
   slots: readonly Slots[]
   throttles: readonly Throttle[]
+  memory: ChunkMemory
   /** Throws when the host is no member any more. */
   checkMember(): Promise<unknown>
 }
@@ -45,14 +47,19 @@ export async function sendChunks(
   components: SendComponents,
   signal: AbortSignal,
 ): Promise<void> {
-  const { slots, checkMember } = components
+  const { slots, memory, checkMember } = components
   const under = new Set<Promise<void>>()
   for (const number of numbersOf(request.runs)) {
     await checkMember()
-    const release = await takeAll(slots, signal)
+    const giveBack = await takeAll(slots, signal)
+    const room = memory.take()
+    const release = () => {
+      memory.give(room)
+      giveBack()
+    }
     let parts: Buffer[] | undefined
     try {
-      parts = await prepare(request, number, components, signal)
+      parts = await prepare(request, { number, room }, components, signal)
     } finally {
       if (parts === undefined) release()
     }
@@ -73,11 +80,11 @@ export async function sendChunks(
 /** A chunk as it goes over the wire, as soon as it may; undefined: it is not here. */
 async function prepare(
   { layer, zstd }: ChunkRequest,
-  number: number,
+  { number, room }: { number: number; room: Buffer },
   { images, throttles }: SendComponents,
   signal: AbortSignal,
 ): Promise<Buffer[] | undefined> {
-  const bytes = await images.readChunk(layer, number)
+  const bytes = await images.readChunk(layer, number, room)
   if (bytes === undefined) return undefined
   const { packing, body } = await pack(bytes, zstd)
   for (const throttle of throttles) await throttle.take(body.length, signal)

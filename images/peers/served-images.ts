@@ -54,8 +54,11 @@ export interface ServedImages {
   held(layer: string): Promise<Uint8Array | 'all' | undefined>
   /** Whether there is anything of a layer. */
   hasLayer(layer: string): boolean
-  /** A chunk's plain bytes, read and compared with its digest now; undefined: not here. */
-  readChunk(layer: string, chunk: number): Promise<Buffer | undefined>
+  /**
+   * A chunk's plain bytes, read and compared with its digest now; undefined: not here.
+   * @param memory where they are put, of the size of the largest chunk
+   */
+  readChunk(layer: string, chunk: number, memory: Buffer): Promise<Buffer | undefined>
   /** Opens a blob; undefined: not here. The caller closes it. */
   openBlob(digest: string): Promise<ServedBlob | undefined>
   close(): Promise<void>
@@ -106,13 +109,14 @@ export function createServedImages(components: ServedImagesComponents): ServedIm
     }
     await closeEntry(entry)
   }
-  const readFrom = async (entry: Entry, layer: string, chunk: number) => {
+  const readFrom = async (entry: Entry, layer: string, chunk: number, memory: Buffer) => {
     const at = layersOf(entry.image).indexOf(layer)
     // Twice, because others may have had it closed meanwhile (`forgetOldest`).
     for (let attempt = 0; attempt < 2 && entries.get(entry.image.digest) === entry; attempt++) {
       const opened = await use(entry)
       if (opened === undefined || !isServable(entry, opened, at, chunk)) return undefined
-      const bytes = await readVerified(entry, opened, { layer: at, chunk }, components)
+      const part = { layer: at, chunk, memory }
+      const bytes = await readVerified(entry, opened, part, components)
       if (bytes !== undefined) return bytes
     }
     return undefined
@@ -144,9 +148,9 @@ export function createServedImages(components: ServedImagesComponents): ServedIm
       }
       return bits
     },
-    async readChunk(layer, chunk) {
+    async readChunk(layer, chunk, memory) {
       for (const entry of [...(layers.get(layer) ?? [])]) {
-        const bytes = await readFrom(entry, layer, chunk)
+        const bytes = await readFrom(entry, layer, chunk, memory)
         if (bytes !== undefined) return bytes
       }
       return undefined
@@ -292,14 +296,14 @@ function markServable(
 async function readVerified(
   entry: Entry,
   { disk, layers }: OpenImage,
-  part: { layer: number; chunk: number },
+  { memory, ...part }: { layer: number; chunk: number; memory: Buffer },
   { onRot }: ServedImagesComponents,
 ): Promise<Buffer | undefined> {
   const chunk = layers[part.layer]?.index.chunks[part.chunk]
   if (chunk === undefined) return undefined
   let detail = 'its bytes are not those that its digest names'
   try {
-    const bytes = await readExtents(disk, chunk)
+    const bytes = await readExtents(disk, chunk, memory)
     if (`sha256:${hash('sha256', bytes)}` === chunk.digest) return bytes
   } catch (error) {
     // Closed: the image is removed, or was not used for long.
@@ -311,8 +315,12 @@ async function readVerified(
   return undefined
 }
 
-async function readExtents(disk: FileHandle, { extents }: LayerChunk): Promise<Buffer> {
-  const bytes = Buffer.allocUnsafeSlow(extentBytes(extents))
+async function readExtents(
+  disk: FileHandle,
+  { extents }: LayerChunk,
+  memory: Buffer,
+): Promise<Buffer> {
+  const bytes = memory.subarray(0, extentBytes(extents))
   let at = 0
   for (const { offsetBytes, lengthBytes } of extents) {
     const end = at + lengthBytes

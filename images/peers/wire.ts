@@ -109,7 +109,7 @@ export function encodeHead(head: ChunkHead & { packing: Packing }): Buffer {
 
 /** Puts chunks together again from pieces as they come. */
 export interface ChunkReader {
-  /** @throws what `check` and `take` throw */
+  /** @throws what `makeRoom` and `take` throw */
   push(piece: Uint8Array): void
   /** Whether the last chunk is complete. */
   atBorder(): boolean
@@ -118,18 +118,18 @@ export interface ChunkReader {
 /** Takes chunks from the wire. */
 export interface ChunkTaker {
   /**
-   * Throws for a chunk that is not to come, not so long, empty, or packed as nobody knows: its
-   * memory is made after this.
+   * Throws for a chunk that is not to come, not so long, empty, or packed as nobody knows.
+   * @returns where its bytes go, as long as they are
    */
-  check(head: ChunkHead): void
+  makeRoom(head: ChunkHead): Buffer
   take(head: ChunkHead, bytes: Buffer): void
 }
 
 /** Reads chunks that another host sends, and believes none of it. */
-export function createChunkReader({ check, take }: ChunkTaker): ChunkReader {
+export function createChunkReader({ makeRoom, take }: ChunkTaker): ChunkReader {
   const headMemory = Buffer.alloc(headBytes)
   let head: ChunkHead | undefined
-  let target = headMemory
+  let target: Buffer = headMemory
   let filled = 0
   return {
     push(piece) {
@@ -142,8 +142,7 @@ export function createChunkReader({ check, take }: ChunkTaker): ChunkReader {
         filled = 0
         if (head === undefined) {
           head = decodeHead(headMemory)
-          check(head)
-          target = Buffer.allocUnsafeSlow(head.lengthBytes)
+          target = makeRoom(head)
         } else {
           take(head, target)
           head = undefined

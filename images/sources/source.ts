@@ -43,6 +43,11 @@ export interface LayerSource {
 export interface FetchedChunk {
   number: number
   bytes: Buffer
+  /**
+   * To be called, once at most, when the bytes are not needed any more: a source may use their
+   * memory again. Without it they are garbage, and the collector slows what comes next.
+   */
+  release?(): void
 }
 
 /** How a source is found and opened; plain data, so that it can be given to a thread. */
@@ -90,5 +95,10 @@ export interface PeerDescription {
 export interface LibraryDescription {
   kind: 'library'
   name: string
+  /** The library itself: nothing outside of it is read. */
   folder: string
+  /** Names of folders, from the library to the image's OCI layout. */
+  layout: string[]
+  /** By layer digest: where its chunks lie in packs (format/locations.ts), encoded. */
+  locations: Record<string, Uint8Array>
 }
