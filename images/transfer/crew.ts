@@ -10,14 +10,13 @@ import { createMeter, type Meter } from './meter.ts'
 /** All sources of one image, and who of them is asked for what. */
 export interface Crew {
   setSources(sources: readonly SourceDescription[]): void
-  reopenPeers(): void
   /** Asks whoever has room. */
   pump(): void
   /** Does what is due by time, then asks. */
   tick(): void
   hasUsable(): boolean
   requestsInFlight(): number
-  /** Why none of them is usable, for the user. */
+  /** What is wrong with them, for the user. */
   troubles(): string
   close(): Promise<void>
 }
@@ -55,7 +54,7 @@ interface Context {
 
 const MiB = 1024 * 1024
 /** How often peers are asked what they have. */
-const pollMs = 300
+const pollMs = 200
 const demandPollMs = 2_000
 /** A host that we know to fill the image is counted on for so long before it has begun. */
 const graceMs = 3_000
@@ -94,14 +93,6 @@ export function createCrew(init: CrewInit, components: FillComponents): Crew {
   const lanes = () => [...context.lanes.values()]
   return {
     setSources: sources => setSources(context, sources),
-    reopenPeers() {
-      const descriptions = lanes().map(({ description }) => description)
-      setSources(
-        context,
-        descriptions.filter(({ kind }) => kind !== 'peer'),
-      )
-      setSources(context, descriptions)
-    },
     pump: () => schedulePump(context),
     tick: () => tick(context),
     hasUsable: () => lanes().some(lane => lane.isUsable()),
@@ -118,8 +109,8 @@ export function createCrew(init: CrewInit, components: FillComponents): Crew {
 function troubles(lanes: readonly Lane[]): string {
   if (lanes.length === 0) return 'it has no source'
   const said = lanes.flatMap(lane => lane.trouble() ?? [])
-  const rest = said.length > 3 ? ` and ${said.length - 3} more` : ''
-  return said.length === 0 ? 'no source answers' : `${said.slice(0, 3).join('; ')}${rest}`
+  if (said.length === 0) return 'no source has what is missing'
+  return `${said.slice(0, 3).join('; ')}${said.length > 3 ? ` and ${said.length - 3} more` : ''}`
 }
 
 /** Those that stay go on undisturbed; the others end, or begin. */

@@ -42,15 +42,16 @@ export interface Fill {
   hold(): () => void
   setSources(sources: readonly SourceDescription[]): void
   setWant(want: FillRequest['want']): void
-  /** Opens its peers anew: certificates changed. */
-  reopenPeers(): void
   progress(): FillProgress
   close(): Promise<void>
 }
 
 const tickMs = 100
 const flushBytes = 32 * 1024 * 1024
-const flushMs = 500
+/** Others can have only what is durable: soon, but syncing must not be all that the disk does. */
+const flushMs = 200
+const mostFlushMs = 2_000
+const flushShare = 4
 const progressMs = 200
 /** How long nothing may come, though it is wanted, before it is said to be stalled. */
 const silenceMs = 5_000
@@ -75,6 +76,7 @@ interface Context {
   looseSinceMs: number
   looseBytes: number
   flushing: Promise<void> | undefined
+  flushEveryMs: number
   lastArrivalMs: number
   stalled: string | undefined
   diskTrouble: { message: string; untilMs: number } | undefined
@@ -108,7 +110,6 @@ export function createFill(init: FillInit, components: FillComponents, events: F
       context.lastArrivalMs = components.clock.monotonicMs()
       crew.pump()
     },
-    reopenPeers: () => crew.reopenPeers(),
     progress: () => progressOf(context),
     async close() {
       if (context.state === 'filling') context.state = 'closed'
@@ -155,6 +156,7 @@ function createContext(init: FillInit, components: FillComponents, events: FillE
     looseSinceMs: 0,
     looseBytes: 0,
     flushing: undefined,
+    flushEveryMs: flushMs,
     lastArrivalMs: nowMs,
     stalled: undefined,
     diskTrouble: undefined,
@@ -213,8 +215,12 @@ async function flushNow(context: Context): Promise<void> {
   const numbers = [...context.loose]
   context.loose.clear()
   context.looseBytes = 0
+  const { clock } = context.components
+  const beganMs = clock.monotonicMs()
   try {
     const names = await context.init.disk.flush()
+    const tookMs = clock.monotonicMs() - beganMs
+    context.flushEveryMs = Math.min(mostFlushMs, Math.max(flushMs, flushShare * tookMs))
     if (names.length > 0) context.events.onStored(names)
   } catch (error) {
     // Nobody knows what the disk has of them: they are fetched anew.
@@ -227,6 +233,8 @@ async function flushNow(context: Context): Promise<void> {
 
 function finishIfWhole(context: Context): void {
   if (context.state !== 'filling' || context.choice.missingCount() > 0) return
+  // What is being synced is not durable yet.
+  if (context.flushing !== undefined) return
   if (context.loose.size > 0) {
     flush(context)
     return
@@ -260,7 +268,7 @@ function tick(context: Context): void {
   if (context.diskTrouble !== undefined && nowMs >= context.diskTrouble.untilMs) {
     context.diskTrouble = undefined
   }
-  if (context.loose.size > 0 && nowMs - context.looseSinceMs >= flushMs) flush(context)
+  if (context.loose.size > 0 && nowMs - context.looseSinceMs >= context.flushEveryMs) flush(context)
   if (context.loose.size === 0) finishIfWhole(context)
   context.crew.tick()
   context.stalled = whyStalled(context, nowMs)
@@ -288,7 +296,7 @@ function whyStalled(context: Context, nowMs: number): string | undefined {
   if (!crew.hasUsable()) return silentMs > noSourceMs ? crew.troubles() : undefined
   if (crew.requestsInFlight() > 0) return undefined
   if (silentMs <= silenceMs) return undefined
-  return `no source has ${choice.missingCount()} of its chunks`
+  return crew.troubles()
 }
 
 function progressOf(context: Context): FillProgress {

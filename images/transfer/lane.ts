@@ -73,6 +73,8 @@ const rottenOriginMs = 5_000
 /** No chunk for so long: the request is given up. */
 const idleMs = 20_000
 const openMs = 15_000
+/** A peer that has nothing new is asked less often, and after so many times seldom. */
+const mostQuietPolls = 60
 const slowPollMs = 5_000
 
 interface Call {
@@ -120,7 +122,9 @@ export function createLane(init: LaneInit, components: LaneComponents): Lane {
       if (lane.state === 'waiting' && nowMs >= lane.atMs) run(lane, open(lane))
       if (lane.state !== 'usable' || lane.polling || lane.heldAll) return
       if (init.description.kind !== 'peer') return
-      const waitMs = Math.min(slowPollMs, pollMs * 1.3 ** lane.quietPolls)
+      const { quietPolls } = lane
+      const quietMs = Math.min(pollMs * 3, pollMs * 1.2 ** quietPolls)
+      const waitMs = quietPolls > mostQuietPolls ? slowPollMs : quietMs
       if (nowMs - lane.polledAtMs >= waitMs) run(lane, poll(lane))
     },
     ask(numbers, aimMs) {
@@ -247,7 +251,7 @@ async function askHeld(lane: LaneState, signal: AbortSignal): Promise<void> {
       isAll &&= !lane.init.wantsLayer(layer)
       continue
     }
-    const bits = await open.held(signal)
+    const bits = await heldOf(lane, open, signal)
     const first = numbers.firsts[layer] ?? 0
     for (let chunk = 0; chunk < view.index.chunks.length; chunk++) {
       if (bits === undefined || hasBit(bits, chunk)) putBit(held, first + chunk, true)
@@ -261,6 +265,16 @@ async function askHeld(lane: LaneState, signal: AbortSignal): Promise<void> {
   lane.heldAll = isAll
   lane.init.onHeld(held)
   if (grew) lane.init.onChange()
+}
+
+/** A peer that knows nothing of a layer may know it later. */
+async function heldOf(lane: LaneState, layer: LayerSource, signal: AbortSignal) {
+  try {
+    return await layer.held(signal)
+  } catch (error) {
+    if (!isFailure(error, 'notFound') || lane.init.description.kind !== 'peer') throw error
+    return emptyBits(0)
+  }
 }
 
 async function fetchChunks(
@@ -355,7 +369,8 @@ function fail(lane: LaneState, error: unknown): void {
   // Requests that fail together are one failure.
   if (lane.state === 'ended' || lane.state === 'waiting') return
   const { clock, random } = lane.components
-  lane.trouble = `${nameOf(lane)}: ${messageOf(error)}`.slice(0, 300)
+  const isNamed = isFailure(error, 'sourceFailed')
+  lane.trouble = `${isNamed ? '' : `${nameOf(lane)}: `}${messageOf(error)}`.slice(0, 300)
   lane.window.reset()
   lane.failures++
   const least = isFailure(error, 'chunkInvalid') ? rottenOriginMs : 0
