@@ -29,7 +29,8 @@ import { followFirewall } from './guest-firewall.ts'
 import { inspectGuestHost } from './guest-host.ts'
 import { ownVersion, startHostController } from './host-controller.ts'
 import { imageGuard, startImageController } from './image-controller.ts'
-import { createLocalSupply } from './images/local-supply.ts'
+import { startCommits } from './images/commit-machine.ts'
+import { startImages } from './images/start-images.ts'
 import { startMachineController } from './machine/controller.ts'
 import { startMonitor } from './monitor.ts'
 import { ownFacts } from './own-facts.ts'
@@ -132,11 +133,21 @@ async function startParts(
   const uploads = join(config.dataDir, 'uploads')
   const imageController = await startImageController({ ...shared, hostName: host.name, uploads })
   undo.add(() => imageController.stop())
+  const hostImages = startImages(
+    {
+      config,
+      hostName: host.name,
+      peers: undefined,
+      onChange: () => imageController.refresh(),
+    },
+    shared,
+    undo,
+  )
   const context = {
     ...shared,
     guardian,
     lease,
-    supply: createLocalSupply(images),
+    supply: hostImages.supply,
     hasPeers: fenced,
     recovery: ground.recovery,
     allocatable: () => allocatableOf(capacityOf(monitor.current(), limits.machinesPerHost), config),
@@ -145,6 +156,8 @@ async function startParts(
   }
   const machines = await startMachineController(context)
   undo.add(() => machines.stop())
+  const commits = await startCommits({ ...context, machines, imageController })
+  undo.add(() => commits.stop())
   undo.add(followFirewall(config, host, { ...components, store }))
   ground.tellFacts(() => ownFacts(shared))
   const leading = createObjects({}, { store: freshStore, clock, random })
@@ -169,7 +182,10 @@ async function startParts(
       readiness: { store: () => store.revision(), guardian: () => guardian.hello() },
       fleet: ground.operations,
       staleSince: ground.staleSince,
-      subresources: createSubresources({ machines, imageController, accessKey }, context),
+      subresources: createSubresources(
+        { machines, imageController, commits, accessKey, pushImage: hostImages.push },
+        context,
+      ),
     },
     { ...components, objects, metrics },
   )

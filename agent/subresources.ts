@@ -8,6 +8,7 @@ import type { VirtualMachine } from '../resources/virtual-machine.ts'
 import type { AccessKey } from './access-key.ts'
 import { prepareExec } from './exec.ts'
 import type { ImageController } from './image-controller.ts'
+import type { Commits } from './images/commit-machine.ts'
 import type { MachineController } from './machine/controller.ts'
 import type { MachineContext } from './machine/machine-context.ts'
 import type { Tracked } from './machine/tracked.ts'
@@ -16,12 +17,14 @@ import type { Tracked } from './machine/tracked.ts'
 export interface SubresourcesInit {
   machines: MachineController
   imageController: ImageController
+  commits: Commits
   accessKey: AccessKey | undefined
+  pushImage: Subresources['pushImage']
 }
 
 /** What only the daemon can do for the API: reach into guests and take in images. */
 export function createSubresources(init: SubresourcesInit, context: MachineContext): Subresources {
-  const { machines, imageController } = init
+  const { machines, imageController, commits } = init
   const trackedOf = (machine: VirtualMachine): Tracked => {
     const { uid = '', name } = machine.metadata
     const tracked = machines.find(uid)
@@ -54,6 +57,8 @@ export function createSubresources(init: SubresourcesInit, context: MachineConte
     },
     receiveImagePart: (image, part, bytes, request) =>
       imageController.receive(image, part, bytes, request),
+    pushImage: init.pushImage,
+    commitMachine: (machine, request) => commits.commit(machine, request),
     async verifyImage(image, { signal }) {
       const { checkedChunks, bad } = await context.images.verify(digestOf(image), { signal })
       return { checkedChunks, bad: bad.map(part => ({ ...part })) }

@@ -679,6 +679,12 @@ export const errorTable = {
     sentence: 'image {name} is {wanted}, what was sent is {found}',
     next: 'Send the same file, or import it under another name',
   },
+  imageNotHere: {
+    reason: 'ServiceUnavailable',
+    httpStatus: 503,
+    sentence: 'the content of image {name} is not whole on this host; it is on {hosts}',
+    next: 'Ask a host that holds it, or place a copy here: macfleet image place {name}',
+  },
   imageContentMissing: {
     reason: 'ServiceUnavailable',
     httpStatus: 503,

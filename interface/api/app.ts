@@ -5,6 +5,7 @@ import { kinds } from '../../resources/kinds.ts'
 import { consoleRoute } from './console-route.ts'
 import type { ApiContext } from './context.ts'
 import { discoveryRoutes } from './discovery.ts'
+import { commitRoute } from './commit-route.ts'
 import { chooseProtocol, execRoute } from './exec-route.ts'
 import { fleetRoutes } from './fleet-routes.ts'
 import { healthRoutes } from './health.ts'
@@ -91,6 +92,7 @@ function addRoutes(app: FastifyInstance, context: ApiContext): void {
   for (const kind of kinds) resourceRoutes(app, context, kind)
   consoleRoute(app, context)
   execRoute(app, context)
+  commitRoute(app, context)
   logRoute(app, context)
   imageRoutes(app, context)
   fleetRoutes(app, context)

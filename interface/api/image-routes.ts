@@ -10,6 +10,7 @@ import {
   parameter,
   referenceOf,
 } from './context.ts'
+import { pushRoute } from './push-route.ts'
 import { collectionPath } from './resource-routes.ts'
 import { serve } from './routes.ts'
 import { unsupportedType } from './status.ts'
@@ -30,6 +31,7 @@ export function imageRoutes(app: FastifyInstance, context: ApiContext): void {
       return reply.type('application/json').send(JSON.stringify(answer))
     },
   })
+  pushRoute(app, context, `${path}/push`)
   serve(app, `${path}/inspect`, {
     async GET(request, reply) {
       const image = await find(request)

@@ -168,9 +168,12 @@ const stageEveryMs = 500
 
 /**
  * Shows what the daemon does with an image once everything was sent: it tells so in the image's
- * status, and answers the upload when it is done.
+ * status, and answers the request when it is done. To be cancelled then.
  */
-function showStages(work: Import, isSent: () => boolean): Timer {
+export function showStages(
+  work: Pick<Import, 'connection' | 'invocation' | 'progress' | 'name'>,
+  isSent: () => boolean,
+): Timer {
   const { connection, invocation, progress, name } = work
   let stopped = false
   let timer: Timer

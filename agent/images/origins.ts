@@ -1,0 +1,106 @@
+import type { Clock } from '../../base/clock.ts'
+import type { Limits } from '../../base/limits.ts'
+import { type Log, messageOf } from '../../base/log.ts'
+import { type Random, randomInteger } from '../../base/random.ts'
+import type { ImageConfig } from '../../images/image-record.ts'
+import type { PeerDescription, SourceDescription } from '../../images/sources/source.ts'
+import type { Image } from '../../resources/image.ts'
+import type { FoundImage } from './lookup.ts'
+
+/** All of an image but its bytes. */
+export interface ImageParts {
+  config: ImageConfig
+  /** Encoded indexes, base first. */
+  layers: Buffer[]
+  /** As far as a registry said: where each layer's chunks lie in packs, encoded. */
+  locations?: Buffer[]
+}
+
+/** From where an image can be had just now. */
+export interface ImageOrigin {
+  /** Hosts that hold it or to which it is on its way, then where it came from. */
+  sources: SourceDescription[]
+  /** What the registry or the library said of it, when it was asked and answered. */
+  parts?: ImageParts
+}
+
+/** Knows from where images can be had. */
+export interface ImageOrigins {
+  /** A registry that does not answer is left out. @throws the signal's reason */
+  of(image: Image, signal: AbortSignal): Promise<ImageOrigin>
+}
+
+/** What knowing needs. */
+export interface OriginsComponents {
+  /** Where another host serves images; undefined when it can't be reached, or is this one. */
+  peer(name: string): PeerDescription | undefined
+  /** Asks the registry or the library; undefined when the image has neither. */
+  find(image: Image, signal: AbortSignal): Promise<FoundImage | undefined>
+  clock: Clock
+  random: Random
+  log: Log
+  limits: Pick<Limits, 'fillSources'>
+}
+
+/** Answers that are remembered; credentials and locations are in them. */
+const remembered = 64
+/** An answer is good for so long, a failure for so long. */
+const foundMs = 10 * 60_000
+const failedMs = 15_000
+
+interface Answer {
+  found: Promise<FoundImage | undefined>
+  untilMs: number
+}
+
+/** Remembers what registries said for a while: who holds an image changes far more often. */
+export function createImageOrigins(components: OriginsComponents): ImageOrigins {
+  const { peer, find, clock, random, log, limits } = components
+  const answers = new Map<string, Answer>()
+  const ask = (image: Image, signal: AbortSignal): Promise<FoundImage | undefined> => {
+    const key = JSON.stringify([image.metadata.uid, image.status?.resolved])
+    const known = answers.get(key)
+    if (known !== undefined && known.untilMs > clock.monotonicMs()) return known.found
+    const answer: Answer = {
+      untilMs: clock.monotonicMs() + foundMs,
+      found: find(image, signal).catch(error => {
+        signal.throwIfAborted()
+        const fields = { image: image.metadata.name, error: messageOf(error) }
+        log.warn(fields, 'the source of an image does not answer')
+        answer.untilMs = clock.monotonicMs() + failedMs
+        return undefined
+      }),
+    }
+    answers.delete(key)
+    answers.set(key, answer)
+    const [oldest] = answers.keys()
+    if (answers.size > remembered && oldest !== undefined) answers.delete(oldest)
+    return answer.found
+  }
+  return {
+    async of(image, signal) {
+      const { status } = image
+      const holders = status?.hosts ?? []
+      const filling = (status?.filling ?? []).map(({ host }) => host)
+      const names = [...shuffled(holders, random), ...shuffled(filling, random)]
+      const peers = [...new Set(names)].flatMap(name => peer(name) ?? [])
+      const found = await ask(image, signal)
+      const same = found?.digest === status?.digest ? found : undefined
+      const own = same === undefined ? [] : [same.source]
+      const sources = [...peers.slice(0, limits.fillSources - own.length), ...own]
+      return same === undefined ? { sources } : { sources, parts: same.parts }
+    },
+  }
+}
+
+/** Not everybody shall ask the same first. */
+function shuffled(names: readonly string[], random: Random): string[] {
+  const mixed = [...names]
+  for (let at = mixed.length - 1; at > 0; at--) {
+    const other = randomInteger(random, at + 1)
+    const [one = '', two = ''] = [mixed[at], mixed[other]]
+    mixed[at] = two
+    mixed[other] = one
+  }
+  return mixed
+}

@@ -1,0 +1,142 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Clock } from '../../base/clock.ts'
+import type { Limits } from '../../base/limits.ts'
+import { type Log, messageOf } from '../../base/log.ts'
+import type { Registry } from '../../base/metrics.ts'
+import type { Random } from '../../base/random.ts'
+import type { EventRecorder } from '../../cluster/event-recorder.ts'
+import type { Objects } from '../../cluster/objects.ts'
+import type { Store } from '../../cluster/store/store.ts'
+import { imageFiles } from '../../images/image-folder.ts'
+import { decodeConfig } from '../../images/image-record.ts'
+import type { ImageStore } from '../../images/image-store.ts'
+import { createImagePusher } from '../../images/push/image-pusher.ts'
+import { createTransfers } from '../../images/transfer/create-transfers.ts'
+import { createOpener } from '../../images/transfer/open-source.ts'
+import type { PushEvent, PushRequest } from '../../interface/api/subresources.ts'
+import type { Image } from '../../resources/image.ts'
+import type { Config } from '../config.ts'
+import type { Undo } from '../undo.ts'
+import { createFillings, type Fillings } from './fillings.ts'
+import { readHeldImage } from './held-image.ts'
+import type { ImageSupply } from './image-supply.ts'
+import { findInRegistry } from './lookup.ts'
+import { createImageSupply } from './open-supply.ts'
+import { createImageOrigins } from './origins.ts'
+import type { PeerTransfers } from './peer-transfers.ts'
+import { startPullController } from './pull-controller.ts'
+import { pushImage } from './push.ts'
+import { createSourceResolver } from './resolver.ts'
+
+/** Which host, and what it may use. */
+export interface ImagesInit {
+  config: Config
+  hostName: string
+  /** Undefined for a host without a fleet. */
+  peers: PeerTransfers | undefined
+  /** An image has come or gone here: the others are to be told. */
+  onChange(): void
+}
+
+/** What bringing and sending images needs. */
+export interface ImagesComponents {
+  clock: Clock
+  random: Random
+  log: Log
+  limits: Limits
+  metrics: Registry
+  objects: Objects
+  store: Store
+  events: EventRecorder
+  images: ImageStore
+}
+
+/** The images of this host, as the rest of the daemon uses them. */
+export interface HostImages {
+  supply: ImageSupply
+  fillings: Fillings
+  /** See pushImage (push.ts). */
+  push(image: Image, request: PushRequest & { signal: AbortSignal }): AsyncIterable<PushEvent>
+}
+
+/** Takes up images on their way, and brings what this host is to hold. */
+export function startImages(
+  init: ImagesInit,
+  components: ImagesComponents,
+  undo: Undo,
+): HostImages {
+  const { config, hostName, peers } = init
+  const { images, limits, log } = components
+  const transfers = createTransfers({ host: hostName, limits }, components)
+  undo.add(() => transfers.close())
+  if (peers !== undefined) {
+    transfers.setTls(peers.tls())
+    undo.add(peers.onTls(tls => transfers.setTls(tls)))
+  }
+  const openSource = createOpener({ ...components, tls: () => peers?.tls() })
+  const lookup = { ...components, config }
+  const origins = createImageOrigins({
+    ...components,
+    peer: name => (name === hostName ? undefined : peers?.peer(name)),
+    async find(image, signal) {
+      const text = image.status?.resolved
+      if (image.spec.source?.registry === undefined || text === undefined) return undefined
+      return await findInRegistry(text, image, lookup, signal)
+    },
+  })
+  const shared = { ...components, config, hostName, origins, openSource, transfers }
+  let look = (_: string): void => {}
+  const fillings = createFillings(
+    {
+      onNews(digest, news) {
+        serve(digest, news)
+        look(digest)
+        if (news !== 'progress') init.onChange()
+      },
+      onStored: (digest, layer, chunks) => peers?.server.addStored(digest, layer, chunks),
+    },
+    shared,
+  )
+  undo.add(() => fillings.stop())
+  const serve = (digest: string, news: 'begun' | 'progress' | 'whole' | 'ended'): void => {
+    if (peers === undefined || news === 'progress') return
+    void serveImage(digest, news, peers, images).catch(error => {
+      log.warn({ image: digest, error: messageOf(error) }, 'an image is not given to other hosts')
+    })
+  }
+  for (const { digest } of images.list()) serve(digest, 'whole')
+  for (const digest of fillings.all().keys()) serve(digest, 'begun')
+  const resolver = createSourceResolver({ ...lookup })
+  const controller = startPullController({ ...shared, fillings, resolver })
+  undo.add(() => controller.stop())
+  look = digest => controller.look(digest)
+  const pusher = createImagePusher(join(config.dataDir, 'pushes'), {
+    ...components,
+    findChunk: digest => images.findChunk(digest),
+  })
+  return {
+    supply: createImageSupply({ ...components, fillings }),
+    fillings,
+    push: (image, request) => pushImage(image, request, { ...shared, ...lookup, pusher }),
+  }
+}
+
+async function serveImage(
+  digest: string,
+  news: 'begun' | 'whole' | 'ended',
+  { server }: PeerTransfers,
+  images: ImageStore,
+): Promise<void> {
+  if (news === 'ended') return await server.removeImage(digest)
+  if (news === 'whole') {
+    const { path: folder, config } = await readHeldImage(images, digest)
+    return server.setImage({ digest, folder, config })
+  }
+  const folder = images.partial(digest)?.folder
+  if (folder === undefined) return
+  const config = decodeConfig(await readFile(join(folder, imageFiles.config)))
+  // What is there of it is told chunk by chunk.
+  const stored = config.layers.map(({ chunkCount }) => new Uint8Array(Math.ceil(chunkCount / 8)))
+  server.setImage({ digest, folder, config, stored })
+}
