@@ -192,17 +192,6 @@ const testSubresources: Subresources = {
     metadata: { name, namespace: machine.metadata.namespace },
     spec: { description, arch: 'x86_64', machine: 'linux', firmware: 'bios', pinned },
   }),
-  async *pushImage(_, { reference }) {
-    yield { progress: { stage: 'Pushing', doneBytes: 1, totalBytes: 2 } }
-    if (reference.startsWith('refused')) throw failure('agentUnavailable', { detail: 'test' })
-    yield { pushed: { reference, digest: 'sha256:0', sentBytes: 2, chunks: 1 } }
-  },
-  commitMachine: async (machine, { name, description = '', pinned }) => ({
-    apiVersion: 'macfleet.dev/v1',
-    kind: 'Image',
-    metadata: { name, namespace: machine.metadata.namespace },
-    spec: { description, arch: 'x86_64', machine: 'linux', firmware: 'bios', pinned },
-  }),
   verifyImage: async () => ({ ok: true }),
   inspectImage: async () => 'a text',
 }
