@@ -19,6 +19,7 @@ export interface SubresourcesInit {
   imageController: ImageController
   commits: Commits
   accessKey: AccessKey | undefined
+  pushImage: Subresources['pushImage']
 }
 
 /** What only the daemon can do for the API: reach into guests and take in images. */
@@ -56,6 +57,7 @@ export function createSubresources(init: SubresourcesInit, context: MachineConte
     },
     receiveImagePart: (image, part, bytes, request) =>
       imageController.receive(image, part, bytes, request),
+    pushImage: init.pushImage,
     commitMachine: (machine, request) => commits.commit(machine, request),
     async verifyImage(image, { signal }) {
       const { checkedChunks, bad } = await context.images.verify(digestOf(image), { signal })

@@ -63,6 +63,19 @@ export interface UploadRequest extends Cancellable {
   sizeBytes?: number
 }
 
+/** Where an image is sent. */
+export interface PushRequest {
+  /** `HOST[:PORT]/NAME[:TAG]` */
+  reference: string
+  /** A Secret of the image's namespace with the credentials; the host's own file without it. */
+  pushSecret?: string
+}
+
+/** One line of the answer to a push. */
+export type PushEvent =
+  | { progress: { stage: string; doneBytes: number; totalBytes: number } }
+  | { pushed: { reference: string; digest: string; sentBytes: number; chunks: number } }
+
 /** What a machine's image is to be. */
 export interface CommitRequest extends Cancellable {
   /** Its name, in the machine's namespace. */
@@ -105,6 +118,13 @@ export interface Subresources {
     bytes: Readable,
     request: UploadRequest,
   ): Promise<Image>
+
+  /**
+   * Sends an image to a registry.
+   * @returns how far it is, again and again, and last `{ pushed }` with the reference and counts
+   * @throws imageNotHere, and what the registry refuses
+   */
+  pushImage(image: Image, request: PushRequest & Cancellable): AsyncIterable<PushEvent>
 
   /**
    * Makes an image of a machine's image and what it wrote since, while it goes on or is stopped;

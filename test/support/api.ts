@@ -192,6 +192,11 @@ const testSubresources: Subresources = {
     metadata: { name, namespace: machine.metadata.namespace },
     spec: { description, arch: 'x86_64', machine: 'linux', firmware: 'bios', pinned },
   }),
+  async *pushImage(_, { reference }) {
+    yield { progress: { stage: 'Pushing', doneBytes: 1, totalBytes: 2 } }
+    if (reference.startsWith('refused')) throw failure('agentUnavailable', { detail: 'test' })
+    yield { pushed: { reference, digest: 'sha256:0', sentBytes: 2, chunks: 1 } }
+  },
   verifyImage: async () => ({ ok: true }),
   inspectImage: async () => 'a text',
 }

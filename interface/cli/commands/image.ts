@@ -12,6 +12,7 @@ import { memberAt } from '../untyped.ts'
 import { addDelete } from './delete.ts'
 import { addGet } from './get.ts'
 import { defineCommit } from './image-commit.ts'
+import { definePlace, definePull, definePush } from './image-transfer.ts'
 
 /** `macfleet image`. */
 export function define(command: Command, invocation: Invocation): void {
@@ -19,6 +20,9 @@ export function define(command: Command, invocation: Invocation): void {
   defineCommit(command.command('commit'), invocation)
   const list = command.command('list').alias('ls').description('list images')
   addGet(list.argument('[names...]', 'images; all when left out'), invocation, ['images'])
+  definePull(command.command('pull'), invocation)
+  definePush(command.command('push'), invocation)
+  definePlace(command.command('place'), invocation)
   defineInspect(command.command('inspect'), invocation)
   defineVerify(command.command('verify'), invocation)
   const remove = command.command('rm').description('remove images; one in use is refused')
