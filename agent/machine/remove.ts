@@ -34,7 +34,7 @@ export async function releaseGuest(
   }: Pick<RemoveContext, 'images' | 'imageUseChanged' | 'reservations'>,
 ): Promise<void> {
   // Not only the one in its record: a start that failed early had no record yet.
-  for (const { digest } of images.list()) await images.release(digest, uid)
+  for (const digest of digestsOf(images)) await images.release(digest, uid)
   imageUseChanged()
   reservations.release(uid)
 }
@@ -46,13 +46,19 @@ export async function releaseGuest(
  */
 export async function releaseLeftovers(
   isHere: (uid: string) => boolean,
-  images: Pick<ImageStore, 'list' | 'users' | 'release'>,
+  images: Pick<ImageStore, 'list' | 'partials' | 'users' | 'release'>,
 ): Promise<void> {
-  for (const { digest } of images.list()) {
+  for (const digest of digestsOf(images)) {
     for (const { uid } of images.users(digest)) {
       if (!isHere(uid)) await images.release(digest, uid)
     }
   }
+}
+
+/** Of all images here, whole or on their way. */
+function digestsOf(images: Pick<ImageStore, 'list' | 'partials'>): string[] {
+  const partials = images.partials().map(({ record }) => record)
+  return [...images.list(), ...partials].map(({ digest }) => digest)
 }
 
 /**
