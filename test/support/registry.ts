@@ -128,6 +128,8 @@ function configurationOf(init: TestRegistryInit, folder: string, host: string): 
     storage: { filesystem: { rootdirectory: join(folder, 'storage') }, delete: { enabled: true } },
     http: {
       addr: host,
+      // Uploads are known again after a restart.
+      secret: 'of these tests',
       ...(init.tls && {
         tls: { certificate: join(folder, 'certificate.pem'), key: join(folder, 'key.pem') },
       }),
