@@ -46,6 +46,11 @@ const fleetSchema = Type.Object(
     gossipPort: portSchema('libp2p: gossip and small requests.', 7481),
     etcdClientPort: portSchema('etcd, where this host has a voter.', 7482),
     etcdPeerPort: portSchema('etcd among its voters.', 7483),
+    transferPort: portSchema('HTTPS: parts of images for the other hosts.', 7484),
+    transferRate: Type.Optional(
+      quantitySchema('Bytes a second of images that other hosts get together; no bound if unset.'),
+    ),
+    transferRatePerHost: Type.Optional(quantitySchema('The same for each of them.')),
     etcd: Type.String({ default: 'etcd', description: 'The etcd program; 3.4 or newer.' }),
   },
   { ...strict, default: {}, description: 'How the other hosts of a fleet reach this one.' },

@@ -11,12 +11,12 @@ import type { Config } from '../config.ts'
  * @throws addressUnknown
  */
 export function ownAddress({ fleet }: Pick<Config, 'fleet'>): MemberAddress {
-  const { peerPort, gossipPort, etcdClientPort, etcdPeerPort } = fleet
+  const { peerPort, gossipPort, etcdClientPort, etcdPeerPort, transferPort } = fleet
   const host = fleet.address ?? defaultAddress()
   if (host === undefined || isIP(host) === 0) {
     throw failure('addressUnknown', { detail: host ?? 'there is no default route' })
   }
-  return { host, peerPort, gossipPort, etcdClientPort, etcdPeerPort }
+  return { host, peerPort, gossipPort, etcdClientPort, etcdPeerPort, transferPort }
 }
 
 function defaultAddress(): string | undefined {

@@ -133,6 +133,7 @@ export async function openFleetGround(
       { config, fleet, etcd, voters, network, guardian },
       { ...components, store, freshStore },
     ),
+    transfers: network.transfers,
     facts: lateFacts(network),
     tellFacts: (measure: () => OwnFacts) => network.tellFacts(measure),
     async lead(signal) {

@@ -5,6 +5,7 @@ import type { Store } from '../../cluster/store/store.ts'
 import type { FleetOperations } from '../../interface/api/fleet-operations.ts'
 import type { Guardian } from '../guardian/client.ts'
 import type { HeldLease } from '../host-lease.ts'
+import type { OwnPeerTransfers } from '../images/open-peer-transfers.ts'
 import type { Recovery } from '../machine/recovery.ts'
 
 /**
@@ -31,6 +32,8 @@ export interface Ground {
   /** Where the others reach this host; undefined for a single one. */
   address: string | undefined
   operations: FleetOperations
+  /** What hosts give each other of images; undefined for a single one. */
+  transfers: OwnPeerTransfers | undefined
   /** What the hosts say of themselves. */
   facts: FactsView
   /** Begins to tell the others what this host is; `measure` is called every second. */

@@ -18,6 +18,7 @@ import type { Store } from '../../cluster/store/store.ts'
 import type { Config } from '../config.ts'
 import { ownVersion } from '../host-controller.ts'
 import type { HeldLease } from '../host-lease.ts'
+import { createPeerTransfers, type OwnPeerTransfers } from '../images/open-peer-transfers.ts'
 import type { FleetFolder } from '../membership/fleet-folder.ts'
 import { type Membership, startMembership, type TlsChange } from '../membership/membership.ts'
 import { ensureCertificates } from '../membership/renewal.ts'
@@ -49,6 +50,8 @@ export interface NetworkComponents {
 export interface Network {
   /** Undefined until it has begun. */
   membership(): Membership | undefined
+  /** What this host and the others give each other of images. */
+  transfers: OwnPeerTransfers
   facts(): FactsView
   onFacts(listener: (host: string) => void): () => void
   tellFacts(measure: () => OwnFacts): void
@@ -72,6 +75,7 @@ export function joinNetwork(init: NetworkInit, components: NetworkComponents): N
   const stopping = new AbortController()
   const factsListeners = new Set<(host: string) => void>()
   const removedListeners = new Set<() => void>()
+  const transfers = createPeerTransfers({ ...init }, components)
   const measuring = Promise.withResolvers<() => OwnFacts>()
   const undo = new Undo()
   let membership: Membership | undefined
@@ -85,12 +89,17 @@ export function joinNetwork(init: NetworkInit, components: NetworkComponents): N
     await ensureCertificates({ ...renewal, folder: fleet }, stopping.signal)
     membership = await startMembership(
       membershipInit(init),
-      membershipComponents(init, components, () => {
-        for (const listener of removedListeners) listener()
+      membershipComponents(init, components, {
+        onTls: () => transfers.tlsChanged(),
+        onRemoved() {
+          for (const listener of removedListeners) listener()
+        },
       }),
     )
     const { members, authorities } = membership
     undo.add(() => membership?.stop())
+    await transfers.begin(members)
+    undo.add(() => transfers.stop())
     undo.add(init.voters.onChange(() => authorities.refresh()))
     const discovery = await startDiscovery(
       {
@@ -151,6 +160,7 @@ export function joinNetwork(init: NetworkInit, components: NetworkComponents): N
   const running = run()
   return {
     membership: () => membership,
+    transfers,
     facts: () => facts,
     onFacts(listener) {
       factsListeners.add(listener)
@@ -183,7 +193,7 @@ function membershipInit({ config, address }: NetworkInit) {
 function membershipComponents(
   { fleet, etcd, voters, lease }: NetworkInit,
   components: NetworkComponents,
-  onRemoved: () => void,
+  { onTls, onRemoved }: { onTls(): void; onRemoved(): void },
 ) {
   return {
     ...components,
@@ -204,6 +214,7 @@ function membershipComponents(
       if (change === 'authorities' && (await etcd.folder.hasData())) await etcd.process.ensure()
       etcd.connection.reloadTls()
       lease.refresh()
+      onTls()
     },
     onRemoved,
   }

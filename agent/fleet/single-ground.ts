@@ -61,6 +61,7 @@ export async function openSingleGround(
     fenced: false,
     address: undefined,
     operations,
+    transfers: undefined,
     facts: noFacts,
     tellFacts: () => {},
     lead: async () => {},

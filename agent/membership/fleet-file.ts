@@ -20,6 +20,7 @@ const memberSchema = Type.Object({
     gossipPort: count,
     etcdClientPort: count,
     etcdPeerPort: count,
+    transferPort: Type.Optional(count),
   }),
   rack: Type.Optional(text),
   state: Type.Enum(['Pending', 'Approved']),

@@ -9,6 +9,8 @@ export interface MemberAddress {
   /** etcd, where the host has a voter. */
   etcdClientPort: number
   etcdPeerPort: number
+  /** HTTPS: parts of images. A host of an earlier version has none. */
+  transferPort?: number
 }
 
 /**

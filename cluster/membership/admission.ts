@@ -223,8 +223,8 @@ function plainAddress(address: string): string {
   return [first >> 8, first & 0xff, second >> 8, second & 0xff].join('.')
 }
 
-function portsOf({ peerPort, gossipPort, etcdClientPort, etcdPeerPort }: MemberAddress): number[] {
-  return [peerPort, gossipPort, etcdClientPort, etcdPeerPort]
+function portsOf({ host: _, ...ports }: MemberAddress): number[] {
+  return Object.values(ports)
 }
 
 function newMember(

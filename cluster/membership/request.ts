@@ -30,6 +30,7 @@ const common = {
       gossipPort: port,
       etcdClientPort: port,
       etcdPeerPort: port,
+      transferPort: Type.Optional(port),
     },
     strict,
   ),
@@ -104,9 +105,10 @@ export function signRequest<R extends Request>(
  */
 export function requestDigest(fleetId: string, request: Omit<Request, 'signatures'>): Buffer {
   const { signatures: _, tokenSecret: __, address, ...rest } = request as JoinRequest
-  const { host, peerPort, gossipPort, etcdClientPort, etcdPeerPort } = address
+  const { host, peerPort, gossipPort, etcdClientPort, etcdPeerPort, transferPort } = address
   const parts = Object.entries(rest).sort(([a], [b]) => (a < b ? -1 : 1))
   const places = [host, peerPort, gossipPort, etcdClientPort, etcdPeerPort]
+  if (transferPort !== undefined) places.push(transferPort)
   const kind = 'tokenId' in request ? 'join' : 'renew'
   const content = JSON.stringify([`macfleet ${kind} 1`, fleetId, parts, places])
   return createHash('sha256').update(content).digest()
