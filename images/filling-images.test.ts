@@ -8,46 +8,18 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { expect, onTestFinished, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { defaultLimits } from '../base/limits.ts'
 import { digestOfBytes, noise, openTestStore, storeFolders } from '../test/support/images.ts'
 import { type RandomImage, randomImage } from '../test/support/random-layers.ts'
+import { contentOf, fillImage, streamOf } from '../test/support/store-images.ts'
 import { temporaryFolder } from '../test/support/temporary-folder.ts'
-import { describeLayer } from './describe-layer.ts'
-import { imageDigest } from './image-folder.ts'
 import type { ImageConfig } from './image-record.ts'
 import type { ImageStore } from './image-store.ts'
-import { blockBytes, encodeLayerIndex } from './layer-index.ts'
+import { blockBytes } from './layer-index.ts'
 import { openPartialFolder } from './partial/partial-folder.ts'
 
-const content = ({ config, encoded }: RandomImage) => ({ config, layers: encoded })
 const { signal } = new AbortController()
-
-async function* streamOf(...parts: Uint8Array[]): AsyncGenerator<Uint8Array> {
-  yield* parts
-}
-
-/** Begins an image, and puts in what is missing; as many chunks as it is told. */
-async function fill(
-  store: ImageStore,
-  image: RandomImage,
-  count = Number.POSITIVE_INFINITY,
-): Promise<{ digest: string; put: number }> {
-  const partial = await store.begin(content(image))
-  const digest = imageDigest(image.config)
-  expect(partial?.record.digest).toBe(digest)
-  const disk = await openPartialFolder(partial?.folder ?? '', digest, defaultLimits)
-  onTestFinished(() => disk.close().catch(() => {}))
-  let put = 0
-  for (const name of disk.allMissing()) {
-    if (put >= count) break
-    await disk.put(name, image.chunks[name.layer]?.[name.chunk] ?? Buffer.alloc(0))
-    put++
-  }
-  for (const { layer, chunk } of await disk.flush()) await store.noteChunks(digest, layer, [chunk])
-  await disk.close()
-  return { digest, put }
-}
 
 const chunkCount = ({ chunks }: RandomImage): number => chunks.flat().length
 const placesOf = async (store: ImageStore, image: RandomImage, layer = 0) =>
@@ -60,7 +32,7 @@ test('an image comes in parts, through a restart, and is listed when it is whole
   const kernel = noise(50_000)
   image.config.boot = { kernelDigest: digestOfBytes(kernel) }
   image.config.nvramDigest = digestOfBytes(Buffer.from('nvram'))
-  const { digest, put } = await fill(store, image, 20)
+  const { digest, put } = await fillImage(store, image, 20)
   expect(put).toBe(20)
   await store.use(digest, { uid: '1', name: 'team/build' })
   expect(store.list()).toEqual([])
@@ -83,7 +55,7 @@ test('an image comes in parts, through a restart, and is listed when it is whole
     },
   ])
   expect((await placesOf(store, image)).filter(place => place !== undefined)).toEqual(noted)
-  const second = await fill(store, image)
+  const second = await fillImage(store, image)
   await expect(store.complete(digest)).rejects.toMatchObject({ code: 'imageFillEnded' })
   await store.storeBlob(digest, 'nvram', { stream: streamOf(Buffer.from('nvram')), signal })
   const record = await store.complete(digest)
@@ -100,7 +72,7 @@ test('an image comes in parts, through a restart, and is listed when it is whole
   expect(await placesOf(store, image, 1)).toContainEqual(
     expect.objectContaining({ partial: false, image: digest, path: disk }),
   )
-  expect(await store.begin(content(image))).toBeUndefined()
+  expect(await store.begin(contentOf(image))).toBeUndefined()
   const du = execFileSync('du', ['-s', '--block-size=1', images], { encoding: 'utf8' })
   expect(await store.usedBytes()).toBe(Number(du.split('\t')[0]))
   await store.close()
@@ -113,8 +85,8 @@ test('what images here have is copied, and only the rest has to come', async () 
   const base = randomImage({ seed: 1, layerCount: 1, diskBlocks: 400 })
   const one = randomImage({ seed: 2, layerCount: 2, diskBlocks: 450, base })
   const other = randomImage({ seed: 3, layerCount: 3, diskBlocks: 420, base })
-  await store.complete((await fill(store, one)).digest)
-  const { digest, put } = await fill(store, other)
+  await store.complete((await fillImage(store, one)).digest)
+  const { digest, put } = await fillImage(store, other)
   const partial = store.partial(digest)
   expect(partial?.localBytes).toBeGreaterThan(10 * blockBytes)
   expect(put).toBeLessThan(chunkCount(other))
@@ -123,7 +95,7 @@ test('what images here have is copied, and only the rest has to come', async () 
   expect(readFileSync(store.diskPath(digest)).equals(other.disk)).toBe(true)
   // A chain that is here as it is: nothing but the new layer has to come.
   const longer = randomImage({ seed: 4, layerCount: 4, diskBlocks: 420, base: other })
-  const grown = await fill(store, longer)
+  const grown = await fillImage(store, longer)
   expect(grown.put).toBeLessThanOrEqual(longer.chunks[3]?.length ?? 0)
   await store.complete(grown.digest)
   expect(readFileSync(store.diskPath(grown.digest)).equals(longer.disk)).toBe(true)
@@ -133,11 +105,11 @@ test('another image of the same disk needs no bytes and takes no room', async ()
   const images = join(temporaryFolder(), 'images')
   const store = await openTestStore(images)
   const image = randomImage({ seed: 6, layerCount: 2, diskBlocks: 2000 })
-  const first = await fill(store, image)
+  const first = await fillImage(store, image)
   await store.complete(first.digest)
   const usedBefore = await store.usedBytes()
   const twin = { ...image, config: { ...image.config, defaults: { cpu: 2 } } }
-  const second = await fill(store, twin)
+  const second = await fillImage(store, twin)
   expect(second.put).toBe(0)
   await store.complete(second.digest)
   expect((await store.usedBytes()) - usedBefore).toBeLessThan(200_000)
@@ -149,43 +121,23 @@ test('configs that do not fit their layers are refused, and nothing stays', asyn
   const images = join(temporaryFolder(), 'images')
   const store = await openTestStore(images)
   const image = randomImage({ seed: 8, layerCount: 2, diskBlocks: 64 })
-  const { config, encoded, layers } = image
-  const refused = async (
-    changed: Partial<ImageConfig>,
-    given: readonly Buffer[] = encoded,
-    code = 'imageConfigInvalid',
-  ) => {
+  const { config, encoded } = image
+  const refused = async (changed: Partial<ImageConfig>, code: string, given = encoded) => {
     const asked = store.begin({ config: { ...config, ...changed }, layers: given })
     await expect(asked).rejects.toMatchObject({ code })
   }
-  const [base, upper] = config.layers
-  const [baseBytes = Buffer.alloc(0), upperBytes = Buffer.alloc(0)] = encoded
-  if (!base || !upper) throw new Error('there are two layers')
-  await refused({}, [baseBytes])
-  await refused({}, [baseBytes, upperBytes, upperBytes])
-  await refused({}, [upperBytes, baseBytes])
-  await refused({}, [baseBytes, Buffer.alloc(100)], 'layerIndexInvalid')
-  await refused({ layers: [] }, [])
-  await refused({ layers: Array.from({ length: 10_000 }, () => base) }, [])
-  await refused({ layers: [base, { ...upper, dataBytes: upper.dataBytes + 4096 }] })
-  await refused({ layers: [base, { ...upper, chunkCount: 0 }] })
-  await refused({ layers: [base, { ...upper, extentCount: 1 }] })
-  await refused({ virtualSizeBytes: config.virtualSizeBytes + blockBytes })
-  await refused({ virtualSizeBytes: config.virtualSizeBytes - blockBytes })
-  await refused({ virtualSizeBytes: 2 ** 52 })
-  await refused({ virtualSizeBytes: 4097 })
-  // A base that says what became zero, where there is nothing below it.
-  const zeros = [{ offsetBytes: 0, lengthBytes: blockBytes }]
-  const empty = { virtualSizeBytes: config.virtualSizeBytes, chunks: [], zeros }
-  const zeroing = encodeLayerIndex(empty)
-  const { layer: named } = describeLayer(zeroing, defaultLimits)
-  await refused({ layers: [named] }, [zeroing])
-  const [lower] = layers
-  if (!lower) throw new Error('there is a layer')
-  const outside = encodeLayerIndex({ ...lower, virtualSizeBytes: blockBytes })
-  const lying = { ...base, digest: digestOfBytes(outside) }
-  await refused({ layers: [lying] }, [outside], 'layerIndexInvalid')
-  await refused({ firmware: 'coreboot' } as unknown as Partial<ImageConfig>)
+  const [base] = config.layers
+  const [baseBytes = Buffer.alloc(0)] = encoded
+  if (!base) throw new Error('there are two layers')
+  await refused({}, 'imageConfigInvalid', [baseBytes])
+  await refused({}, 'imageConfigInvalid', [...encoded].reverse())
+  await refused({}, 'layerIndexInvalid', [baseBytes, noise(100)])
+  await refused({ layers: [] }, 'imageConfigInvalid', [])
+  const many = Array.from({ length: 10_000 }, () => base)
+  await refused({ layers: many }, 'imageConfigInvalid', [])
+  await refused({ virtualSizeBytes: 4097 }, 'imageConfigInvalid')
+  const firmware = { firmware: 'coreboot' } as unknown as Partial<ImageConfig>
+  await refused(firmware, 'imageConfigInvalid')
   expect(await storeFolders(images)).toEqual({ images: [], incoming: [] })
   expect(readdirSync(join(images, 'filling'))).toEqual([])
 })
@@ -197,7 +149,7 @@ test('parts that are not what they should be are refused', async () => {
   const image = randomImage({ seed: 9, layerCount: 1, diskBlocks: 64 })
   const large = noise(100_001)
   image.config.boot = { kernelDigest: digestOfBytes(large) }
-  const { digest } = await fill(store, image)
+  const { digest } = await fillImage(store, image)
   const store1 = (kind: 'kernel' | 'nvram', bytes: Uint8Array) =>
     store.storeBlob(digest, kind, { stream: streamOf(bytes), signal })
   await expect(store1('kernel', noise(99))).rejects.toMatchObject({ code: 'contentDiffers' })
@@ -211,7 +163,7 @@ test('an image that is given up frees its room', async () => {
   const images = join(temporaryFolder(), 'images')
   const store = await openTestStore(images)
   const image = randomImage({ seed: 10, layerCount: 1, diskBlocks: 500 })
-  const { digest } = await fill(store, image)
+  const { digest } = await fillImage(store, image)
   await store.pin(digest)
   await expect(store.discard(digest)).rejects.toMatchObject({ code: 'imagePinned' })
   await store.unpin(digest)
@@ -228,7 +180,7 @@ test('what came of an image and is damaged comes anew after a restart', async ()
   let store = await openTestStore(images)
   const all = [11, 12, 13, 14].map(seed => randomImage({ seed, layerCount: 2, diskBlocks: 64 }))
   const digests: string[] = []
-  for (const image of all) digests.push((await fill(store, image, 3)).digest)
+  for (const image of all) digests.push((await fillImage(store, image, 3)).digest)
   await store.close()
   const pathOf = (at: number, name: string) =>
     join(images, 'filling', (digests[at] ?? '').slice('sha256:'.length), name)
@@ -242,7 +194,7 @@ test('what came of an image and is damaged comes anew after a restart', async ()
   expect(existsSync(join(images, 'filling', 'else'))).toBe(false)
   const damaged = all[2]
   if (!damaged) throw new Error('there are four')
-  const again = await fill(store, damaged)
+  const again = await fillImage(store, damaged)
   await store.complete(again.digest)
   expect(readFileSync(store.diskPath(again.digest)).equals(damaged.disk)).toBe(true)
 })
@@ -287,7 +239,7 @@ test('a layer upon an image makes another, whole or not at all', async () => {
   const base = randomImage({ seed: 31, layerCount: 2, diskBlocks: 300 })
   const kernel = noise(5000)
   base.config.boot = { kernelDigest: digestOfBytes(kernel), commandLine: 'quiet' }
-  const { digest: parent } = await fill(store, base)
+  const { digest: parent } = await fillImage(store, base)
   await store.storeBlob(parent, 'kernel', { stream: streamOf(kernel), signal })
   await store.complete(parent)
   const grown = randomImage({ seed: 32, layerCount: 3, diskBlocks: 340, base })

@@ -1,5 +1,3 @@
-import { createHash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
 import { chmod, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { failure } from '../base/errors.ts'
@@ -8,6 +6,7 @@ import { messageOf } from '../base/log.ts'
 import { preparation } from './begin-image.ts'
 import { nameDiskFull } from './disk-space.ts'
 import { noteServable } from './find-chunk.ts'
+import { hashFile } from './hash-file.ts'
 import {
   allocatedBytes,
   contentMode,
@@ -20,7 +19,6 @@ import {
 } from './image-folder.ts'
 import type { ImageRecord, ImageUser } from './image-record.ts'
 import { changeState, demandUnused } from './image-users.ts'
-import { digestOf } from './layer-index.ts'
 import { type BlobKind, blobsOf, type FillingFolder } from './partial/filling-shelf.ts'
 import { presentFile } from './partial/open-partial-disk.ts'
 import { readPartialFolder } from './partial/partial-folder.ts'
@@ -159,12 +157,6 @@ async function demandComplete(
     await rm(path, { force: true })
     throw failure('imageFillEnded', { digest, detail: `its ${kind} is not here` })
   }
-}
-
-async function hashFile(path: string): Promise<string> {
-  const hash = createHash('sha256')
-  for await (const part of createReadStream(path)) hash.update(part)
-  return digestOf(hash.digest())
 }
 
 /** Gives up an image on its way, in its turn. @throws as ImageStore.discard */

@@ -1,7 +1,8 @@
+import { open, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { composeLayers } from './composition.ts'
-import { imageFiles } from './image-folder.ts'
-import type { LayerChunk } from './layer-index.ts'
+import { type ImageFolder, imageFiles } from './image-folder.ts'
+import { extentBytes, type LayerChunk } from './layer-index.ts'
 import { readPartialFolder } from './partial/partial-folder.ts'
 import type { StoreContext } from './store-context.ts'
 
@@ -15,14 +16,15 @@ export interface ChunkPlace {
   extents: LayerChunk['extents']
 }
 
-/** One place of a chunk. */
+/** One place of a chunk, in an image that is accepted. */
 export async function findChunk(
   { chunks, shelf, filling }: StoreContext,
   digest: string,
+  accepts: (image: string) => boolean = () => true,
 ): Promise<ChunkPlace | undefined> {
   const place = await chunks.find(
     digest,
-    image => shelf.images.has(image) || filling.images.has(image),
+    image => accepts(image) && (shelf.images.has(image) || filling.images.has(image)),
   )
   const whole = place && shelf.images.get(place.image)
   const folder = place && (whole ?? filling.images.get(place.image))
@@ -66,5 +68,40 @@ export async function noteServable(
       for (let bit = 0; bit < 8; bit++) if (byte & (1 << bit)) numbers.push(at * 8 + bit)
     }
     await noteChunks(context, digest, layer, numbers)
+  }
+}
+
+/**
+ * A chunk's bytes out of an image here whose disk is another file, not yet compared with its
+ * digest; undefined when there is none, or it can't be read.
+ */
+export async function readElsewhere(
+  context: StoreContext,
+  digest: string,
+  image: ImageFolder,
+): Promise<Buffer | undefined> {
+  const own = await stat(join(image.path, imageFiles.disk))
+  const places = new Set<string>()
+  for (const folder of [...context.shelf.images, ...context.filling.images]) {
+    const { ino } = await stat(join(folder[1].path, imageFiles.disk)).catch(() => own)
+    if (ino !== own.ino) places.add(folder[0])
+  }
+  const place = await findChunk(context, digest, each => places.has(each))
+  if (place === undefined) return undefined
+  try {
+    const disk = await open(place.path, 'r')
+    try {
+      const bytes = Buffer.allocUnsafe(extentBytes(place.extents))
+      let at = 0
+      for (const { offsetBytes, lengthBytes } of place.extents) {
+        await disk.read(bytes, at, lengthBytes, offsetBytes)
+        at += lengthBytes
+      }
+      return bytes
+    } finally {
+      await disk.close()
+    }
+  } catch {
+    return undefined
   }
 }

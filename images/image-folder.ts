@@ -51,7 +51,8 @@ export function locationsFile(at: number): string {
 export const folderMode = 0o711
 /** Images never change once they are here. */
 export const contentMode = 0o444
-const privateMode = 0o600
+/** What only we read. */
+export const privateMode = 0o600
 
 /** The digest of an image with this config. */
 export function imageDigest(config: ImageConfig): string {

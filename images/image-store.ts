@@ -16,7 +16,7 @@ import {
   storeBlob,
   takeUpImage,
 } from './filling-images.ts'
-import { type ChunkPlace, findChunk, noteChunks } from './find-chunk.ts'
+import { type ChunkPlace, findChunk, noteChunks, readElsewhere } from './find-chunk.ts'
 import { folderMode, imageFiles, recordOf } from './image-folder.ts'
 import { createImageMetrics } from './image-metrics.ts'
 import type { ImageRecord, ImageUser } from './image-record.ts'
@@ -26,16 +26,16 @@ import { addUser, changeState, dropUser } from './image-users.ts'
 import type { ImportOptions } from './import-image.ts'
 import { type BlobKind, blobsOf, loadFillingShelf } from './partial/filling-shelf.ts'
 import { createSandbox } from './sandbox.ts'
-import type { ScanOptions } from './scanner.ts'
 import {
   findAny,
   findWhole,
   type ImageStoreComponents,
   type ImageStoreInit,
   type StoreContext,
+  whileCopied,
 } from './store-context.ts'
 import { admitImport } from './store-imports.ts'
-import { type Verification, verifyImage } from './verify-image.ts'
+import { type Verification, type VerifyOptions, verifyImage } from './verify-image.ts'
 
 /** More about an image than its record. */
 export interface ImageDetails extends ImageRecord {
@@ -77,10 +77,10 @@ export interface ImageStore {
     freedBytes: number
   }>
   /**
-   * Reads an image anew and says what is not as it should be. @throws notFound, the signal's
-   * reason
+   * Reads an image anew and says what is not as it should be; with `repair` it puts that right, in
+   * place and with verified bytes only, whoever uses it. @throws notFound, the signal's reason
    */
-  verify(digest: string, options?: ScanOptions): Promise<Verification>
+  verify(digest: string, options?: VerifyOptions): Promise<Verification>
   /** Where a chunk's bytes are; undefined when no image here has them. Hash them when you read. */
   findChunk(digest: string): Promise<ChunkPlace | undefined>
   /** The raw disk of a whole image, which is never written again. @throws notFound */
@@ -217,10 +217,23 @@ function createStore(context: StoreContext): ImageStore {
     remove: digest => turns.take(() => removeImage(context, digest)),
     prune: options => turns.take(() => pruneImages(context, list(), options?.keep)),
     makeRoom: neededBytes => makeRoom(context, neededBytes),
-    verify: (digest, options) =>
-      verifyImage(context.tools, findWhole(context, digest), options ?? {}),
+    verify: (digest, options) => verifyWhole(context, digest, options ?? {}),
     close: () => closeStore(context),
   }
+}
+
+async function verifyWhole(
+  context: StoreContext,
+  digest: string,
+  options: VerifyOptions,
+): Promise<Verification> {
+  const image = findWhole(context, digest)
+  const components = {
+    ...context.tools,
+    makeIncoming: () => context.shelf.makeIncoming(),
+    readElsewhere: (chunk: string) => readElsewhere(context, chunk, image),
+  }
+  return await whileCopied(context, digest, () => verifyImage(components, image, options))
 }
 
 type Lookups = Pick<

@@ -193,7 +193,7 @@ async function scan(
   const totalBytes = source.ranges.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0)
   const onProgress = (doneBytes: number) =>
     work.onProgress({ stage: 'hashing', doneBytes, totalBytes })
-  const task = { ...source, diskFile: work.disk.fd, readOnly: false }
+  const task = { ...source, diskFile: work.disk.fd }
   try {
     return await scanFile(task, { onProgress, signal: work.signal })
   } catch (error) {

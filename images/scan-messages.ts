@@ -13,8 +13,6 @@ export interface ScanTask {
   sizeBytes: number
   /** The parts of the source that may hold data, in order. */
   ranges: Extent[]
-  /** Leaves the raw file as it is; only its index is wanted. */
-  readOnly: boolean
 }
 
 /** What the thread is told, when its bytes come as messages. */

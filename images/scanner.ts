@@ -44,7 +44,7 @@ export async function scanStream(
   beforeWindow: (doneBytes: number) => Promise<void> | void,
   options: ScanOptions,
 ): Promise<ScanResult> {
-  const task = { diskFile, sourceFile: undefined, sizeBytes: 0, ranges: [], readOnly: false }
+  const task = { diskFile, sourceFile: undefined, sizeBytes: 0, ranges: [] }
   const thread = startThread(task, options)
   try {
     let offsetBytes = 0

@@ -1,110 +1,185 @@
-import { createHash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
-import { type FileHandle, open, stat } from 'node:fs/promises'
+import { chmod, readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { isFailure } from '../base/errors.ts'
+import { syncFolder } from '../base/files.ts'
 import type { Limits } from '../base/limits.ts'
 import { type ConvertComponents, mapData } from './convert.ts'
-import { type ImageFolder, imageFiles, layerFile, readLayers } from './image-folder.ts'
+import type { DiskSpace } from './disk-space.ts'
+import { hashFile } from './hash-file.ts'
 import {
-  chunkBytes,
-  decodeLayerIndex,
-  digestOf,
-  type LayerChunk,
-  type LayerIndex,
-} from './layer-index.ts'
-import { type ScanOptions, scanFile } from './scanner.ts'
+  contentMode,
+  type ImageFolder,
+  imageFiles,
+  layerFile,
+  privateMode,
+} from './image-folder.ts'
+import { decodeLayerIndex, type LayerIndex } from './layer-index.ts'
+import { blobsOf } from './partial/filling-shelf.ts'
+import type { ScanOptions } from './scanner.ts'
+import { createAdmission, spoolStream } from './spool.ts'
+import { runTask } from './task-thread.ts'
+import { verified } from './verified-stream.ts'
+import type {
+  DiskVerification,
+  VerifyAnswer,
+  VerifyQuestion,
+  VerifyTask,
+} from './verify-messages.ts'
 
 /** Something on the disk that is not what the image's digest says. */
 export interface BadPart {
-  file: 'disk' | 'kernel' | 'initrd' | 'layer'
+  file: 'disk' | 'kernel' | 'initrd' | 'nvram' | 'layer'
   /** What should be there; for bytes where a hole should be, what is there. */
   digest: string
   /** Where in the file. */
   offset: number
+  /** It is right again. */
+  isRepaired?: true
 }
 
 /** What a verification found. */
 export interface Verification {
   checkedChunks: number
+  /**
+   * Chunks of which a layer above hides a part, so that they can't be hashed, and that nobody was
+   * at hand to compare with.
+   */
+  uncheckedChunks: number
   bad: BadPart[]
+}
+
+/** Where the right bytes come from. Nothing it gives is trusted. */
+export interface RepairSource {
+  /** A chunk's plain bytes; undefined, or a throw, when they can't be had. */
+  fetchChunk(layerDigest: string, index: LayerIndex, number: number): Promise<Buffer | undefined>
+  /** A kernel, initrd, NVRAM or layer index; undefined when it can't be had. */
+  fetchBlob(digest: string): Promise<AsyncIterable<Uint8Array> | undefined>
+}
+
+/** How an image is verified. */
+export interface VerifyOptions extends ScanOptions {
+  /** Puts right what is wrong, in place. */
+  repair?: RepairSource
+}
+
+/** What a verification needs. */
+export interface VerifyComponents extends ConvertComponents {
+  limits: Limits
+  space: DiskSpace
+  /** A folder for files on their way. */
+  makeIncoming(): string
+  /** A chunk's bytes out of another image here, not yet compared with its digest. */
+  readElsewhere(digest: string): Promise<Buffer | undefined>
 }
 
 /**
  * Reads an image anew, in a thread of its own, and holds every byte against its digest: chunks,
- * holes (which must be zero), the layer's index, kernel and initrd.
+ * holes (which must be zero), the layers' indexes, kernel, initrd and NVRAM.
  * @throws the signal's reason, or the system's error when something can't be read
  */
 export async function verifyImage(
-  components: ConvertComponents & { limits: Limits },
+  components: VerifyComponents,
   image: ImageFolder,
-  options: ScanOptions,
+  options: VerifyOptions,
 ): Promise<Verification> {
-  const { layers, boot } = image.config
   const bad: BadPart[] = []
-  const check = async (file: 'layer' | 'kernel' | 'initrd', digest: string | undefined, at = 0) => {
-    if (digest === undefined) return
-    const name = file === 'layer' ? layerFile(at) : imageFiles[file]
-    const found = await hashFile(join(image.path, name), options.signal)
-    if (found !== digest) bad.push({ file, digest, offset: 0 })
+  const check = async (file: Exclude<BadPart['file'], 'disk'>, name: string, digest: string) => {
+    const path = join(image.path, name)
+    if ((await hashFile(path, options.signal)) === digest) return
+    const mode = file === 'layer' ? privateMode : contentMode
+    const isRepaired = await repairBlob(components, path, { digest, mode }, options)
+    bad.push({ file, digest, offset: 0, ...(isRepaired ? { isRepaired } : {}) })
   }
-  for (const [at, { digest }] of layers.entries()) await check('layer', digest, at)
-  await check('kernel', boot?.kernelDigest)
-  await check('initrd', boot?.initrdDigest)
-  if (bad.some(({ file }) => file === 'layer')) return { checkedChunks: 0, bad }
-  const [base = Buffer.alloc(0)] = await readLayers(image)
-  const stated = decodeLayerIndex(base, components.limits)
-  const found = await rescan(components, image, options)
-  bad.push(...compareLayers(stated, found))
-  return { checkedChunks: stated.chunks.length, bad }
+  for (const [at, { digest }] of image.config.layers.entries()) {
+    await check('layer', layerFile(at), digest)
+  }
+  for (const [kind, digest] of blobsOf(image.config)) await check(kind, imageFiles[kind], digest)
+  if (bad.some(({ file, isRepaired }) => file === 'layer' && !isRepaired)) {
+    return { checkedChunks: 0, uncheckedChunks: 0, bad }
+  }
+  const { bad: runs, ...counts } = await verifyDisk(components, image, options)
+  for (const { digest, offset, isRepaired } of runs) {
+    bad.push({ file: 'disk', digest, offset, ...(isRepaired ? { isRepaired: true as const } : {}) })
+  }
+  return { ...counts, bad }
 }
 
-async function rescan(
-  components: ConvertComponents & { limits: Limits },
+async function verifyDisk(
+  components: VerifyComponents,
   image: ImageFolder,
-  options: ScanOptions,
-): Promise<LayerIndex> {
-  const path = join(image.path, imageFiles.disk)
-  const { size: sizeBytes } = await stat(path)
+  { repair, signal, onProgress }: VerifyOptions,
+): Promise<DiskVerification> {
+  const { diskBytes, layerChunks } = components.limits
+  const disk = join(image.path, imageFiles.disk)
   const file = { workingFolder: image.path, name: imageFiles.disk }
-  const mapped = await mapData(components, file, options.signal)
-  const ranges = mapped ?? [{ offsetBytes: 0, lengthBytes: sizeBytes }]
-  let disk: FileHandle | undefined
+  const whole = [{ offsetBytes: 0, lengthBytes: image.config.virtualSizeBytes }]
+  const task: VerifyTask = {
+    folder: image.path,
+    config: image.config,
+    bounds: { diskBytes, layerChunks },
+    ranges: (await mapData(components, file, signal)) ?? whole,
+    isRepair: repair !== undefined,
+  }
+  const fetch = repair && createFetch(components, image, repair)
+  const work = () =>
+    runTask<VerifyQuestion, VerifyAnswer, DiskVerification>({
+      file: new URL('./verify-worker.ts', import.meta.url),
+      task,
+      answer: async question =>
+        (await components.readElsewhere(question.digest)) ?? (await fetch?.(question)),
+      onProgress,
+      signal,
+    })
+  if (repair === undefined) return await work()
+  // Without root even its owner can't write to a file that never changes.
+  await chmod(disk, 0o644)
   try {
-    disk = await open(path, 'r')
-    const task = { diskFile: disk.fd, sourceFile: disk.fd, sizeBytes, ranges, readOnly: true }
-    const { index } = await scanFile(task, options)
-    return decodeLayerIndex(index, components.limits)
+    return await work()
   } finally {
-    await disk?.close()
+    await chmod(disk, contentMode)
   }
 }
 
-/** The windows of the disk in which the two differ; what was stated is named where there is any. */
-function compareLayers(stated: LayerIndex, found: LayerIndex): BadPart[] {
-  const differing = byWindow(stated)
-  for (const [window, chunk] of byWindow(found)) {
-    const same = JSON.stringify(differing.get(window)) === JSON.stringify(chunk)
-    if (same) differing.delete(window)
-    else if (!differing.has(window)) differing.set(window, chunk)
+function createFetch({ limits }: VerifyComponents, image: ImageFolder, repair: RepairSource) {
+  const indexes = new Map<number, LayerIndex>()
+  return async ({ layer, chunk }: VerifyQuestion): Promise<Buffer | undefined> => {
+    const index =
+      indexes.get(layer) ??
+      decodeLayerIndex(await readFile(join(image.path, layerFile(layer))), limits)
+    indexes.set(layer, index)
+    const digest = image.config.layers[layer]?.digest ?? ''
+    // A source that fails leaves the chunk as it is: it is told as bad.
+    return await repair.fetchChunk(digest, index, chunk).catch(() => undefined)
   }
-  return [...differing.values()].map(chunk => ({
-    file: 'disk' as const,
-    digest: chunk.digest,
-    offset: startOf(chunk),
-  }))
 }
 
-/** Chunks by the window of disk that the import packed into each. */
-function byWindow({ chunks }: LayerIndex): Map<number, LayerChunk> {
-  return new Map(chunks.map(chunk => [Math.floor(startOf(chunk) / chunkBytes), chunk]))
-}
-
-function startOf({ extents }: LayerChunk): number {
-  return extents[0]?.offsetBytes ?? 0
-}
-
-async function hashFile(path: string, signal: AbortSignal | undefined): Promise<string> {
-  const hash = createHash('sha256')
-  for await (const part of createReadStream(path, { signal })) hash.update(part)
-  return digestOf(hash.digest())
+/** Puts a right file in the place of a wrong one; whoever has that open keeps the old bytes. */
+async function repairBlob(
+  { makeIncoming, space, limits }: VerifyComponents,
+  path: string,
+  { digest, mode }: { digest: string; mode: number },
+  { repair, signal = new AbortController().signal }: VerifyOptions,
+): Promise<true | undefined> {
+  if (repair === undefined) return undefined
+  const incoming = makeIncoming()
+  const fresh = join(incoming, 'blob')
+  try {
+    const stream = await repair.fetchBlob(digest)
+    if (stream === undefined) return undefined
+    await spoolStream(fresh, verified(stream, { digest, source: 'the source of a repair' }), {
+      admission: createAdmission(space, limits.bootFileBytes, undefined),
+      onProgress: () => {},
+      signal,
+    })
+    await chmod(fresh, mode)
+    await rename(fresh, path)
+    await syncFolder(join(path, '..'))
+    return true
+  } catch (error) {
+    signal.throwIfAborted()
+    if (isFailure(error, 'diskFull')) throw error
+    return undefined
+  } finally {
+    await rm(incoming, { recursive: true, force: true })
+  }
 }

@@ -14,23 +14,17 @@ export interface PrepareTask {
   base?: { folder: string; digest: string; sharedLayers: number }
 }
 
-/** What the thread asks and says. */
-export type FromPreparer =
+/** What the thread asks. */
+export type PrepareQuestion =
   /** Which files have these chunks? */
-  | { type: 'find'; digests: string[] }
+  | { about: 'places'; digests: string[] }
   /** May so many more bytes be written? */
-  | { type: 'demand'; neededBytes: number }
-  /** Make these holes; the largest there are. */
-  | { type: 'punch'; extents: Extent[] }
-  | ({ type: 'done' } & Prepared)
-  | { type: 'failed'; code: string; values: Record<string, string | number>; message: string }
+  | { about: 'room'; neededBytes: number }
+  /** Can these be made holes? The largest there are. */
+  | { about: 'holes'; extents: Extent[] }
 
-/** What it is told. */
-export type ToPreparer =
-  | { type: 'places'; places: (LocalPlace | undefined)[] }
-  | { type: 'granted' }
-  /** Whether all of them are holes now. */
-  | { type: 'punched'; isDone: boolean }
+/** Places for `places`; whether it was done for the others. */
+export type PrepareAnswer = { places: (LocalPlace | undefined)[] } | { isDone: boolean }
 
 /** Where a file of this host has a chunk. */
 export interface LocalPlace {

@@ -1,4 +1,3 @@
-import { once } from 'node:events'
 import {
   chmodSync,
   closeSync,
@@ -10,20 +9,26 @@ import {
   rmSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { parentPort, workerData } from 'node:worker_threads'
-import { assert, isFailure, MacfleetError } from '../../base/errors.ts'
+import { assert, isFailure } from '../../base/errors.ts'
 import { composeLayers, type LayerView, visibleExtents } from '../composition.ts'
 import { subtractAll } from '../extents.ts'
 import { readAt, writeAt } from '../file-bytes.ts'
 import { imageFiles } from '../image-folder.ts'
 import { chunkBytes, type Extent, extentBytes } from '../layer-index.ts'
+import { doTask, type TaskLine } from '../task-worker.ts'
 import { type FillablePartialDisk, openPartialDisk } from './open-partial-disk.ts'
 import type { ChunkName } from './partial-disk.ts'
 import { readPartialFolder } from './partial-folder.ts'
 import { planBase } from './plan-base.ts'
-import type { FromPreparer, LocalPlace, PrepareTask, ToPreparer } from './prepare-messages.ts'
+import type {
+  LocalPlace,
+  PrepareAnswer,
+  Prepared,
+  PrepareQuestion,
+  PrepareTask,
+} from './prepare-messages.ts'
 
-// A thread of its own: it copies and hashes without a pause, and the daemon's event loop goes on.
+// Makes the disk of an image that is on its way out of what is here (prepare.ts).
 
 /** Nobody else reads a disk of which parts may be wrong. */
 const diskMode = 0o600
@@ -33,29 +38,24 @@ const chunksAsked = 500
 const holesPunched = 64
 const holeBytes = 1024 * 1024
 
-assert(parentPort, 'this file runs as a worker thread')
-const port = parentPort
-const task: PrepareTask = workerData
-const diskPath = join(task.folder, imageFiles.disk)
+type Line = TaskLine<PrepareQuestion, PrepareAnswer>
 
-async function ask<Type extends ToPreparer['type']>(
-  message: FromPreparer,
-  type: Type,
-): Promise<ToPreparer & { type: Type }> {
-  port.postMessage(message)
-  const [answer]: ToPreparer[] = await once(port, 'message')
-  assert(answer?.type === type, `the answer is ${type}`)
-  return answer as ToPreparer & { type: Type }
+/** What is done, and what it is done with. */
+interface Work {
+  task: PrepareTask
+  line: Line
+  diskPath: string
 }
 
-async function prepare(): Promise<FillablePartialDisk> {
+async function prepare(work: Work): Promise<FillablePartialDisk> {
+  const { task, diskPath } = work
   const content = await readPartialFolder(task.folder, task.digest, task.bounds)
   const open = () => openPartialDisk({ folder: task.folder, ...content })
   if (task.work === 'check') return await open()
   const { virtualSizeBytes } = content.config
   if (task.base === undefined) {
-    makeEmpty(virtualSizeBytes)
-    return await gather(await open())
+    makeEmpty(diskPath, virtualSizeBytes)
+    return await gather(work.line, await open())
   }
   const base = await readPartialFolder(task.base.folder, task.base.digest, task.bounds)
   const basePath = join(task.base.folder, imageFiles.disk)
@@ -69,26 +69,26 @@ async function prepare(): Promise<FillablePartialDisk> {
   }
   const baseViews = composeLayers(base.layers)
   const plan = planBase(composeLayers(content.layers), baseViews, sharedLayers)
-  if (clone(basePath)) {
-    await clear(virtualSizeBytes, plan.stale)
+  if (clone(basePath, diskPath)) {
+    await clear(work, virtualSizeBytes, plan.stale)
     const disk = await open()
     disk.assume(plan.kept)
-    return await gather(disk)
+    return await gather(work.line, disk)
   }
-  makeEmpty(virtualSizeBytes)
+  makeEmpty(diskPath, virtualSizeBytes)
   const disk = await open()
-  await copyCovered(disk, basePath, plan.kept, baseViews)
-  return await gather(disk)
+  await copyCovered(work, disk, basePath, plan.kept, baseViews)
+  return await gather(work.line, disk)
 }
 
-function makeEmpty(sizeBytes: number): void {
+function makeEmpty(diskPath: string, sizeBytes: number): void {
   const file = openSync(diskPath, 'wx', diskMode)
   ftruncateSync(file, sizeBytes)
   closeSync(file)
 }
 
 /** @returns whether the file system can copy by reference */
-function clone(from: string): boolean {
+function clone(from: string, diskPath: string): boolean {
   try {
     copyFileSync(from, diskPath, constants.COPYFILE_FICLONE_FORCE | constants.COPYFILE_EXCL)
     chmodSync(diskPath, diskMode)
@@ -100,15 +100,18 @@ function clone(from: string): boolean {
 }
 
 /** Makes a copied disk zero where it should be, with holes where that is worth a program's start. */
-async function clear(sizeBytes: number, stale: readonly Extent[]): Promise<void> {
+async function clear(
+  { line, diskPath }: Work,
+  sizeBytes: number,
+  stale: readonly Extent[],
+): Promise<void> {
   const file = openSync(diskPath, 'r+')
   try {
     ftruncateSync(file, sizeBytes)
     const largest = stale.filter(({ lengthBytes }) => lengthBytes >= holeBytes)
     largest.sort((one, other) => other.lengthBytes - one.lengthBytes)
     const extents = largest.slice(0, holesPunched)
-    const isPunched =
-      extents.length > 0 && (await ask({ type: 'punch', extents }, 'punched')).isDone
+    const isPunched = extents.length > 0 && (await isGranted(line, { about: 'holes', extents }))
     const holes = extents.sort((one, other) => one.offsetBytes - other.offsetBytes)
     const zeros = Buffer.alloc(chunkBytes)
     for (const { offsetBytes, lengthBytes } of isPunched ? subtractAll(stale, holes) : stale) {
@@ -127,6 +130,7 @@ async function clear(sizeBytes: number, stale: readonly Extent[]): Promise<void>
  * them was verified when the base was made.
  */
 async function copyCovered(
+  { line, diskPath }: Work,
   disk: FillablePartialDisk,
   basePath: string,
   kept: readonly ChunkName[],
@@ -134,7 +138,7 @@ async function copyCovered(
 ): Promise<void> {
   const covered = kept.filter(({ layer, chunk }) => base[layer]?.covered.has(chunk))
   const neededBytes = covered.length * chunkBytes
-  if (neededBytes > 0) await ask({ type: 'demand', neededBytes }, 'granted')
+  if (neededBytes > 0) await isGranted(line, { about: 'room', neededBytes })
   const from = openSync(basePath, 'r')
   const to = openSync(diskPath, 'r+')
   const bytes = Buffer.allocUnsafe(chunkBytes)
@@ -155,14 +159,14 @@ async function copyCovered(
 }
 
 /** Copies whatever chunk another file here has whole. */
-async function gather(disk: FillablePartialDisk): Promise<FillablePartialDisk> {
+async function gather(line: Line, disk: FillablePartialDisk): Promise<FillablePartialDisk> {
   const missing = [...disk.allMissing()]
   const files = new Map<string, number>()
   try {
     for (let at = 0; at < missing.length; at += chunksAsked) {
       const names = missing.slice(at, at + chunksAsked)
       const digests = names.map(({ layer, chunk }) => chunkOf(disk, { layer, chunk }).digest)
-      const { places } = await ask({ type: 'find', digests }, 'places')
+      const places = await askPlaces(line, digests)
       const found = names.flatMap((name, number) => {
         const place = places[number]
         return place === undefined ? [] : [{ name, place }]
@@ -172,7 +176,7 @@ async function gather(disk: FillablePartialDisk): Promise<FillablePartialDisk> {
         (sum, { name }) => sum + extentBytes(chunkOf(disk, name).extents),
         0,
       )
-      await ask({ type: 'demand', neededBytes }, 'granted')
+      await isGranted(line, { about: 'room', neededBytes })
       for (const { name, place } of found) await copyChunk(disk, name, place, files)
       await disk.flush()
     }
@@ -214,35 +218,34 @@ function chunkOf(disk: FillablePartialDisk, { layer, chunk }: ChunkName) {
   return found
 }
 
-async function run(): Promise<void> {
-  const disk = await prepare()
+async function askPlaces(line: Line, digests: string[]): Promise<(LocalPlace | undefined)[]> {
+  const answer = await line.ask({ about: 'places', digests })
+  return 'places' in answer ? answer.places : []
+}
+
+async function isGranted(
+  line: Line,
+  question: Exclude<PrepareQuestion, { about: 'places' }>,
+): Promise<boolean> {
+  const answer = await line.ask(question)
+  return 'isDone' in answer && answer.isDone
+}
+
+await doTask<PrepareTask, PrepareQuestion, PrepareAnswer>(async (task, line) => {
+  const disk = await prepare({ task, line, diskPath: join(task.folder, imageFiles.disk) })
   try {
     if (task.work === 'prepare') {
       await disk.flush()
       const neededBytes = disk.wantedBytes - disk.presentBytes()
-      if (neededBytes > 0) await ask({ type: 'demand', neededBytes }, 'granted')
+      if (neededBytes > 0) await isGranted(line, { about: 'room', neededBytes })
     }
-    port.postMessage({
-      type: 'done',
+    return {
       localBytes: task.work === 'prepare' ? disk.presentBytes() : 0,
       presentBytes: disk.presentBytes(),
       wantedBytes: disk.wantedBytes,
       servable: disk.layers.map((_, layer) => disk.servable(layer)),
-    } satisfies FromPreparer)
+    } satisfies Prepared
   } finally {
     await disk.close()
   }
-}
-
-try {
-  await run()
-} catch (error) {
-  const named = error instanceof MacfleetError
-  const system = error instanceof Error && 'code' in error ? String(error.code) : ''
-  port.postMessage({
-    type: 'failed',
-    code: named ? error.code : system,
-    values: named ? { ...error.values } : {},
-    message: error instanceof Error ? error.message : String(error),
-  } satisfies FromPreparer)
-}
+})

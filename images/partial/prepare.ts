@@ -1,13 +1,11 @@
-import { Worker } from 'node:worker_threads'
-import { errorTable } from '../../base/error-table.ts'
-import { failure, MacfleetError } from '../../base/errors.ts'
 import type { Extent } from '../layer-index.ts'
+import { runTask } from '../task-thread.ts'
 import type {
-  FromPreparer,
   LocalPlace,
+  PrepareAnswer,
   Prepared,
+  PrepareQuestion,
   PrepareTask,
-  ToPreparer,
 } from './prepare-messages.ts'
 
 /** What a preparation asks for while it goes on. */
@@ -29,51 +27,17 @@ export async function runPreparation(
   components: PrepareComponents,
   signal?: AbortSignal,
 ): Promise<Prepared> {
-  signal?.throwIfAborted()
-  // No arguments of ours: under a test runner they would load its hooks into the thread.
-  const worker = new Worker(new URL('./prepare-worker.ts', import.meta.url), {
-    workerData: task,
-    execArgv: [],
+  return await runTask<PrepareQuestion, PrepareAnswer, Prepared>({
+    file: new URL('./prepare-worker.ts', import.meta.url),
+    task,
+    async answer(question) {
+      if (question.about === 'places') {
+        return { places: await components.find(question.digests) }
+      }
+      if (question.about === 'holes') return { isDone: await components.punch(question.extents) }
+      await components.demand(question.neededBytes)
+      return { isDone: true }
+    },
+    signal,
   })
-  const { promise, resolve, reject } = Promise.withResolvers<Prepared>()
-  const onAbort = () => reject(signal?.reason)
-  signal?.addEventListener('abort', onAbort, { once: true })
-  worker.on('message', (message: FromPreparer) => {
-    if (message.type === 'done') return resolve(message)
-    if (message.type === 'failed') return reject(errorOf(message))
-    answer(message, components).then(reply => worker.postMessage(reply), reject)
-  })
-  worker.on('error', reject)
-  worker.on('exit', code =>
-    reject(failure('internal', { detail: `a thread that makes a disk ended early (${code})` })),
-  )
-  try {
-    return await promise
-  } finally {
-    signal?.removeEventListener('abort', onAbort)
-    await worker.terminate()
-  }
-}
-
-async function answer(
-  message: Exclude<FromPreparer, { type: 'done' | 'failed' }>,
-  components: PrepareComponents,
-): Promise<ToPreparer> {
-  if (message.type === 'find') {
-    return { type: 'places', places: await components.find(message.digests) }
-  }
-  if (message.type === 'punch') {
-    return { type: 'punched', isDone: await components.punch(message.extents) }
-  }
-  await components.demand(message.neededBytes)
-  return { type: 'granted' }
-}
-
-function errorOf({ code, values, message }: FromPreparer & { type: 'failed' }): Error {
-  if (isErrorCode(code)) return new MacfleetError(code, values)
-  return Object.assign(new Error(message), code === '' ? {} : { code })
-}
-
-function isErrorCode(code: string): code is keyof typeof errorTable {
-  return Object.hasOwn(errorTable, code)
 }
