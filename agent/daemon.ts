@@ -137,7 +137,7 @@ async function startParts(
     {
       config,
       hostName: host.name,
-      peers: undefined,
+      peers: ground.transfers,
       onChange: () => imageController.refresh(),
     },
     shared,
