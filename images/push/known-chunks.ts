@@ -1,3 +1,4 @@
+import { isFailure } from '../../base/errors.ts'
 import type { Limits } from '../../base/limits.ts'
 import { type Log, messageOf } from '../../base/log.ts'
 import { type ChunkLocation, decodeLocations, type Pack } from '../format/locations.ts'
@@ -7,10 +8,13 @@ import type { Destination } from './destination.ts'
 import type { PackLedger } from './pack-ledger.ts'
 import type { PushRequest } from './push-request.ts'
 
+/** By digest, where chunks lie. */
+type Places = Map<string, ChunkLocation>
+
 /** Where chunks were said to lie, in the packs of one repository. */
-export interface Hint {
+interface Hint {
   repository: string
-  places: Map<string, ChunkLocation>
+  places: Places
 }
 
 /** What the search for known chunks goes by. */
@@ -38,8 +42,8 @@ export async function findKnownChunks(
   init: KnownChunksInit,
   components: KnownChunksComponents,
   signal: AbortSignal,
-): Promise<Map<string, ChunkLocation>> {
-  const known = new Map<string, ChunkLocation>()
+): Promise<Places> {
+  const known: Places = new Map()
   const checks = new Map<string, Promise<boolean>>()
   for await (const { repository, places } of hints(init, components, signal)) {
     const packs = new Map<string, Pack>()
@@ -77,11 +81,17 @@ async function hasPack(
   const isIn = async () =>
     (await destination.blobBytes(repository, pack.digest, signal)) === pack.sizeBytes
   if (await isIn()) return true
-  if (from !== repository) {
-    return (await destination.mountBlob(repository, pack.digest, from, signal)) && (await isIn())
+  if (from === repository) {
+    await ledger.forget(destination.host, repository, pack)
+    return false
   }
-  await ledger.forget(destination.host, repository, pack)
-  return false
+  try {
+    return (await destination.mountBlob(repository, pack.digest, from, signal)) && (await isIn())
+  } catch (error) {
+    // Whoever may push here need not be allowed to read there.
+    if (isFailure(error, 'registryDenied')) return false
+    throw error
+  }
 }
 
 /** First what the tag has now, because its packs are kept anyway; what we remember comes last. */
@@ -90,23 +100,29 @@ async function* hints(
   components: KnownChunksComponents,
   signal: AbortSignal,
 ): AsyncGenerator<Hint> {
-  const { request, layers, wanted } = init
+  const { request, wanted } = init
   const { repository, origin } = request
-  const { destination, ledger, limits, log } = components
-  try {
-    yield { repository, places: await placesOfTag(init, components, signal) }
-  } catch (error) {
-    signal.throwIfAborted()
-    log.warn({ detail: messageOf(error) }, 'what the tag names now does not help a push')
+  const { destination, ledger, log } = components
+  const attempt = async (what: string, work: () => Promise<Places> | Places): Promise<Places> => {
+    try {
+      return await work()
+    } catch (error) {
+      signal.throwIfAborted()
+      log.warn({ detail: messageOf(error) }, `${what} does not help a push`)
+      return new Map()
+    }
   }
-  for (const [at, locations] of origin?.locations.entries() ?? []) {
-    const layer = layers[at]
-    if (origin === undefined || layer === undefined || locations === undefined) continue
-    const places = placesOf(layer.index, locations, wanted, limits)
-    yield { repository: origin.repository, places }
+  const ofTag = () => placesOfTag(init, components, signal)
+  yield { repository, places: await attempt('what the tag names now', ofTag) }
+  if (origin !== undefined) {
+    const ofOrigin = () => placesOfOrigin(origin.locations, init, components.limits)
+    yield {
+      repository: origin.repository,
+      places: await attempt('where the image came from', ofOrigin),
+    }
   }
   for await (const { repository: from, pack, chunks } of ledger.of(destination.host)) {
-    const places = new Map<string, ChunkLocation>()
+    const places: Places = new Map()
     let offsetBytes = 0
     for (const { digest, lengthBytes } of chunks) {
       if (wanted.has(digest)) places.set(digest, { pack, offsetBytes, lengthBytes })
@@ -120,9 +136,9 @@ async function placesOfTag(
   { request, layers, wanted }: KnownChunksInit,
   { destination, limits }: KnownChunksComponents,
   signal: AbortSignal,
-): Promise<Map<string, ChunkLocation>> {
+): Promise<Places> {
   const { repository, tag } = request
-  const places = new Map<string, ChunkLocation>()
+  const places: Places = new Map()
   const bytes = await destination.readManifest(repository, tag, signal)
   if (bytes === undefined) return places
   const read = ({ digest, sizeBytes }: Descriptor) =>
@@ -141,14 +157,30 @@ async function placesOfTag(
   return places
 }
 
+function placesOfOrigin(
+  encoded: readonly (Uint8Array | undefined)[],
+  { layers, wanted }: KnownChunksInit,
+  limits: Limits,
+): Places {
+  const places: Places = new Map()
+  for (const [at, { index }] of layers.entries()) {
+    const locations = encoded[at]
+    if (locations === undefined) continue
+    for (const [digest, place] of placesOf(index, locations, wanted, limits)) {
+      places.set(digest, place)
+    }
+  }
+  return places
+}
+
 function placesOf(
   index: LayerIndex,
   encoded: Uint8Array,
   wanted: ReadonlySet<string>,
   limits: Limits,
-): Map<string, ChunkLocation> {
+): Places {
   const locations = decodeLocations(encoded, index.chunks.length, limits)
-  const places = new Map<string, ChunkLocation>()
+  const places: Places = new Map()
   for (const [chunk, { digest }] of index.chunks.entries()) {
     if (wanted.has(digest) && !places.has(digest)) places.set(digest, locations.at(chunk))
   }

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { readdirSync, rmSync } from 'node:fs'
 import { readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import Type, { type Static } from 'typebox'
@@ -47,6 +48,8 @@ export function createPackLedger(
   { limits, log }: { limits: Limits; log: Log },
 ): PackLedger {
   makeFolder(folder)
+  // What a crash left half written.
+  for (const name of readdirSync(folder)) if (!isRecord(name)) rmSync(join(folder, name))
   return {
     async add(registry, { repository, pack, chunks }) {
       const entries = chunks.flatMap(({ digest, lengthBytes }) => {
@@ -85,9 +88,13 @@ function nameOf(registry: string, repository: string, { digest }: Pack): string 
   return `${hash}-${hashOf(digest).toString('hex')}.json`
 }
 
+function isRecord(name: string): boolean {
+  return name.endsWith('.json')
+}
+
 /** Those of whole records, the latest first. */
 async function namesByAge(folder: string): Promise<string[]> {
-  const names = (await namesIn(folder)).filter(name => name.endsWith('.json'))
+  const names = (await namesIn(folder)).filter(isRecord)
   const aged = await Promise.all(
     names.map(async name => ({ name, ms: (await stat(join(folder, name))).mtimeMs })),
   )
