@@ -104,7 +104,7 @@ const urgentPatience = { leastMs: 250, factor: 2 }
 const endPatience = { leastMs: 400, factor: 1.5 }
 const patience = { leastMs: 2_000, factor: 4 }
 /** Before an origin is asked for what a peer was asked for. */
-const originPatience = { leastMs: 3_000, factor: 6 }
+const originPatience = { leastMs: 2_000, factor: 3 }
 
 /** Begins with everything that is not here. */
 export function createChoice(init: ChoiceInit, components: { random: Random }): Choice {

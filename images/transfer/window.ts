@@ -12,7 +12,7 @@ export interface Window {
 
 const MiB = 1024 * 1024
 const leastBytes = 1 * MiB
-const firstBytes = 2 * MiB
+const firstBytes = 1 * MiB
 
 /**
  * Grows while answers come sooner than the aim and shrinks while they come later: what waits in
@@ -20,7 +20,7 @@ const firstBytes = 2 * MiB
  */
 export function createWindow(mostBytes: number): Window {
   let bytes = firstBytes
-  let expectedMs = 1_000
+  let expectedMs = 500
   return {
     bytes: () => bytes,
     expectedMs: () => expectedMs,

@@ -15,6 +15,8 @@ export interface Swarm {
   network: FluidNetwork
   hosts: SwarmHost[]
   imageBytes: number
+  /** The disks of all hosts take no more bytes from now on, or do again. */
+  setFull(isFull: boolean): void
   /** What is asked of this node fails from now on, or not any more. */
   setDown(node: string, isDown: boolean): void
   close(): Promise<void>
@@ -26,6 +28,8 @@ export interface SwarmHost {
   fill: Fill
   isDone(): boolean
   doneAtMs: number
+  /** Why it could not go on. */
+  failure: unknown
 }
 
 /** How a swarm is made. */
@@ -35,6 +39,7 @@ export interface SwarmInit {
   /** Of each link, in bytes a second. */
   bytesPerSecond: number
   seed: number
+  want?: 'all' | 'demand'
 }
 
 const registry: SourceDescription = {
@@ -49,6 +54,7 @@ export function createSwarm(init: SwarmInit): Swarm {
   const network = createFluidNetwork()
   const index = plainIndex(init.chunkCount)
   const down = new Set<string>()
+  const room: Room = { isFull: false }
   const names = Array.from({ length: init.hostCount }, (_, at) => `mac-${at}`)
   for (const node of ['registry', ...names]) network.setLink(node, init.bytesPerSecond)
   const durable = new Map(names.map(name => [name, emptyBits(init.chunkCount)]))
@@ -62,13 +68,19 @@ export function createSwarm(init: SwarmInit): Swarm {
         address: '192.0.2.1',
         port: 1,
       }))
-    const host = { name, isDone: () => host.doneAtMs > 0, doneAtMs: 0 } as SwarmHost
+    const host = {
+      name,
+      isDone: () => host.doneAtMs > 0,
+      doneAtMs: 0,
+      failure: undefined,
+    } as SwarmHost
     const open = async ({ name: from }: SourceDescription) =>
       createSource({ network, from, to: name, held: durable.get(from), down })
     host.fill = createFill(
       {
-        ...{ digest: 'sha256:0', host: name, want: 'all', layerDigests: ['sha256:1'] },
-        disk: createMemoryDisk(index, durable.get(name) ?? emptyBits(0)),
+        ...{ digest: 'sha256:0', host: name, layerDigests: ['sha256:1'] },
+        want: init.want ?? 'all',
+        disk: createMemoryDisk(index, durable.get(name) ?? emptyBits(0), room),
         sources: [registry, ...sources],
       },
       {
@@ -84,7 +96,7 @@ export function createSwarm(init: SwarmInit): Swarm {
           host.doneAtMs = network.clock.monotonicMs()
         },
         onFailed: error => {
-          throw error
+          host.failure = error
         },
       },
     )
@@ -94,6 +106,9 @@ export function createSwarm(init: SwarmInit): Swarm {
     network,
     hosts,
     imageBytes: init.chunkCount * chunkBytes,
+    setFull(isFull) {
+      room.isFull = isFull
+    },
     setDown(node, isDown) {
       if (isDown) down.add(node)
       else down.delete(node)
@@ -114,6 +129,10 @@ function plainIndex(count: number): LayerIndex {
   return { virtualSizeBytes: count * chunkBytes, chunks, zeros: [] }
 }
 
+interface Room {
+  isFull: boolean
+}
+
 interface SourceInit {
   network: FluidNetwork
   from: string
@@ -124,6 +143,7 @@ interface SourceInit {
 }
 
 function createSource({ network, from, to, held, down }: SourceInit): ImageSource {
+  let requests = 0
   const check = () => {
     const detail = 'connection refused'
     if (down.has(from)) throw failure('sourceFailed', { source: from, detail })
@@ -138,10 +158,12 @@ function createSource({ network, from, to, held, down }: SourceInit): ImageSourc
     },
     async *fetch(chunks, signal) {
       await pause()
+      // HTTP/2 among hosts, a connection for each request to a registry.
+      const connection = held === undefined ? `${to} ${requests++}` : `${from} ${to}`
       for (const number of chunks) {
         check()
         if (held !== undefined && !hasBit(held, number)) continue
-        await network.send(from, to, chunkBytes, signal)
+        await network.send({ from, to, bytes: chunkBytes, connection }, signal)
         check()
         yield { number, bytes }
       }
@@ -161,7 +183,7 @@ function createSource({ network, from, to, held, down }: SourceInit): ImageSourc
 }
 
 /** Keeps no bytes, only which are here. @param durable is filled by `flush` */
-function createMemoryDisk(index: LayerIndex, durable: Uint8Array): PartialDisk {
+function createMemoryDisk(index: LayerIndex, durable: Uint8Array, room: Room): PartialDisk {
   const here = emptyBits(index.chunks.length)
   const virtualSizeBytes = index.virtualSizeBytes
   let presentBytes = 0
@@ -184,6 +206,7 @@ function createMemoryDisk(index: LayerIndex, durable: Uint8Array): PartialDisk {
       missing(Math.floor(offset / chunkBytes), Math.ceil((offset + length) / chunkBytes)),
     allMissing: () => missing(0, index.chunks.length),
     async put(name, chunk) {
+      if (room.isFull) throw failure('diskFull', { folder: '/images', detail: 'ENOSPC' })
       putBit(here, name.chunk, true)
       presentBytes += chunk.length
       loose.push(name)

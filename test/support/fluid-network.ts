@@ -6,23 +6,33 @@ export interface FluidNetwork {
   /** Each node has a link of its own, as fast in as out, in bytes a second. */
   setLink(node: string, bytesPerSecond: number): void
   /** Resolves when so many bytes have gone from one to the other; rejects when aborted. */
-  send(from: string, to: string, bytes: number, signal: AbortSignal): Promise<void>
+  send(transmission: Transmission, signal: AbortSignal): Promise<void>
   /** Bytes that a node has sent. */
   sentBytes(node: string): number
   /** Lets time pass until something is so. @returns the time in milliseconds */
   runUntil(isSo: () => boolean, mostMs: number): Promise<number>
 }
 
+/** Bytes that go from one node to another. */
+export interface Transmission {
+  from: string
+  to: string
+  bytes: number
+  /** What goes over one connection shares what that gets. */
+  connection: string
+}
+
 interface Flow {
   from: string
   to: string
+  connection: string
   leftBytes: number
   resolve(): void
 }
 
 const stepMs = 10
 
-/** Flows share each link evenly; what one can not use is lost: somewhat worse than TCP. */
+/** Connections share each link evenly; what one can not use is lost: somewhat worse than TCP. */
 export function createFluidNetwork(): FluidNetwork {
   const clock = createManualClock()
   const links = new Map<string, number>()
@@ -32,12 +42,18 @@ export function createFluidNetwork(): FluidNetwork {
   const flow = (): void => {
     const outward = new Map<string, number>()
     const inward = new Map<string, number>()
-    for (const { from, to } of flows) {
-      outward.set(from, (outward.get(from) ?? 0) + 1)
-      inward.set(to, (inward.get(to) ?? 0) + 1)
+    const connections = new Map<string, number>()
+    for (const { connection } of flows) {
+      connections.set(connection, (connections.get(connection) ?? 0) + 1)
+    }
+    for (const { from, to, connection } of flows) {
+      const weight = 1 / (connections.get(connection) ?? 1)
+      outward.set(from, (outward.get(from) ?? 0) + weight)
+      inward.set(to, (inward.get(to) ?? 0) + weight)
     }
     for (const each of flows) {
-      const share = (node: string, count: number) => (links.get(node) ?? 0) / count
+      const sharing = connections.get(each.connection) ?? 1
+      const share = (node: string, count: number) => (links.get(node) ?? 0) / count / sharing
       const perSecond = Math.min(
         share(each.from, outward.get(each.from) ?? 1),
         share(each.to, inward.get(each.to) ?? 1),
@@ -53,10 +69,10 @@ export function createFluidNetwork(): FluidNetwork {
   return {
     clock,
     setLink: (node, bytesPerSecond) => links.set(node, bytesPerSecond),
-    send(from, to, bytes, signal) {
+    send({ from, to, bytes, connection }, signal) {
       return new Promise((resolve, reject) => {
         if (signal.aborted) return reject(signal.reason)
-        const each: Flow = { from, to, leftBytes: bytes, resolve }
+        const each: Flow = { from, to, connection, leftBytes: bytes, resolve }
         const onAbort = () => {
           flows.delete(each)
           reject(signal.reason)
