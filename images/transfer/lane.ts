@@ -334,6 +334,7 @@ async function receive(
           throw failure('sourceFailed', { source: nameOf(lane), detail })
         }
         const verdict = await lane.init.onChunk(number, chunk.bytes)
+        chunk.release?.()
         if (verdict === 'rotten') return judgeRotten(lane, number)
         drop(lane, call, number)
         brought++
