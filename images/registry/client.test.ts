@@ -58,7 +58,7 @@ describe('a manifest', () => {
       response.on('drain', more)
       more()
     })
-    const { client } = clientOf(host, {}, { imageManifestBytes: 1_000_000 })
+    const { client } = clientOf(host, {}, { registryManifestBytes: 1_000_000 })
     await expect(client.fetchManifest('a', 'b', never)).rejects.toThrow(/more than 1000000 bytes/)
     expect(sentBytes).toBeLessThan(20_000_000)
   })

@@ -109,9 +109,9 @@ const mirrorTries = 2
 const mirrorRestMs = 30_000
 
 /**
- * Speaks the distribution protocol (OCI, version 1.1). Mirrors are asked first, for what is named by
- * a digest; a tag is the registry's to explain, and a mirror's only while the registry can not be
- * reached. A mirror is written `host[:port]`, or `http://host[:port]` when it has no TLS; it is
+ * Speaks the distribution protocol (OCI, version 1.1). Mirrors are asked first, for what is named
+ * by a digest; a tag is the registry's to explain, and a mirror's only while the registry can not
+ * be reached. A mirror is written `host[:port]`, or `http://host[:port]` when it has no TLS; it is
  * never shown the registry's credentials. Redirects are followed for blobs only.
  */
 export function createRegistryClient(
@@ -203,7 +203,7 @@ export function createRegistryClient(
       },
       signal,
     )
-    const bytes = await readWhole(answer.body, limits.imageManifestBytes)
+    const bytes = await readWhole(answer.body, limits.registryManifestBytes)
     const digest = digestOfBytes(bytes)
     const said = isDigest(reference) ? reference : digestHeader(answer)
     if (said !== undefined && said !== digest) {

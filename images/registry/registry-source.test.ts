@@ -195,7 +195,7 @@ describe('a mirror', () => {
     expect(isAll(await Array.fromAsync(opened.fetch(all, never)), plain)).toBe(true)
   })
 
-  test('that serves rot is asked no more, and what it spoiled comes from the registry', async () => {
+  test('that serves rot is asked no more, and the registry gives what it spoiled', async () => {
     const { plain, packs, index, locations } = makeLayer()
     const other = Buffer.concat(Array(20).fill(encodeFrame(Buffer.alloc(4096, 'rot'))))
     const mirror = await startLyingServer(blobServer(packs, () => Buffer.concat([other, other])))

@@ -26,7 +26,7 @@ export async function listTags(
   while (path !== undefined) {
     const scope = `repository:${repository}:pull`
     const answer = await endpoint.call({ method: 'GET', path, scope, expect: [200] }, signal)
-    const tags = tagsOf(await readWhole(answer.body, limits.imageManifestBytes))
+    const tags = tagsOf(await readWhole(answer.body, limits.registryManifestBytes))
     const before = found.size
     for (const tag of tags.filter(isTag)) found.add(tag)
     if (found.size > limits.registryTags) {
@@ -44,7 +44,7 @@ function tagsOf(body: Buffer): string[] {
     const page: unknown = JSON.parse(body.toString('utf8'))
     if (Value.Check(pageSchema, page)) return page.tags ?? []
   } catch {
-    // The same as any other answer that is no list.
+    // Like every other answer that is no list.
   }
   throw lasting('it does not answer a list of tags')
 }
