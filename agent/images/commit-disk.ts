@@ -1,8 +1,8 @@
-import { type FileHandle, open, readFile } from 'node:fs/promises'
+import { type FileHandle, open, readFile, statfs } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { failure } from '../../base/errors.ts'
 import { openCommitLayer } from '../../images/commit/commit-layer.ts'
-import { layerFile } from '../../images/image-folder.ts'
+import { layerFile } from '../../images/image-files.ts'
 import type { ImageRecord } from '../../images/image-record.ts'
 import { openGuestFile } from '../../kvm/guest-file.ts'
 import type { TellProgress } from '../image-controller.ts'
@@ -30,12 +30,12 @@ export interface DiskCopy {
 
 /**
  * Copies what a guest wrote while it goes on. Of a machine that does not run it is the disk itself.
- * @throws commitRefused, snapshotFailed, timeout, guestUnreachable, the signal's reason
+ * @throws commitRefused, diskFull, snapshotFailed, timeout, guestUnreachable, the signal's reason
  */
 export async function copyDisk(
   tracked: Tracked,
   { onProgress, signal }: CommitWatch,
-  { host }: CommitDiskComponents,
+  { host, limits }: CommitDiskComponents,
 ): Promise<DiskCopy> {
   const { folder, name, record, runtime } = tracked
   if (runtime === undefined) return await openDisk(tracked)
@@ -43,6 +43,7 @@ export async function copyDisk(
   if (qemuImage === undefined) {
     throw failure('commitRefused', { name, detail: 'there is no qemu-img', advice: 'Install it' })
   }
+  await needRoom(folder.disk, host.roots.dataRoot, limits)
   let file: FileHandle | undefined
   const close = async (): Promise<void> => {
     await file?.close()
@@ -62,6 +63,22 @@ export async function copyDisk(
     await close()
     throw error
   }
+}
+
+/** A copy takes what the disk takes: what is written meanwhile is the guest's own. */
+async function needRoom(
+  disk: string,
+  folder: string,
+  { imageReserveBytes }: CommitDiskComponents['limits'],
+): Promise<void> {
+  const file = await openGuestFile(disk)
+  const { blocks } = await file.stat().finally(() => file.close())
+  const neededBytes = blocks * 512
+  const { bavail, bsize } = await statfs(folder)
+  const freeBytes = bavail * bsize
+  if (freeBytes >= neededBytes + imageReserveBytes) return
+  const detail = `a copy of the disk takes ${neededBytes} bytes, and ${freeBytes} are free`
+  throw failure('diskFull', { folder, detail })
 }
 
 /** The disk of a machine that does not run: its own file, to which no QEMU writes. */
