@@ -49,14 +49,15 @@ export function createFillings(init: FillingsInit, components: FillingsComponent
   const stopping = new AbortController()
 
   const find = (digest: string): ProvidedImage | undefined => {
-    const record = images.get(digest) ?? images.partial(digest)?.record
+    const whole = images.get(digest)
+    const record = whole ?? images.partial(digest)?.record
     if (record === undefined) return undefined
     const under = filling.get(digest)
     const [kernel, initrd] = [images.kernelPath(digest), images.initrdPath(digest)]
     const nvram = images.nvramPath(digest)
     return {
       record,
-      disk: images.diskPath(digest),
+      ...(whole !== undefined && { disk: images.diskPath(digest) }),
       ...(kernel !== undefined && { kernel }),
       ...(initrd !== undefined && { initrd }),
       ...(nvram !== undefined && { nvram }),

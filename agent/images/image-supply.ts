@@ -26,11 +26,11 @@ export interface WantedImage {
 /** An image that a machine can start from. */
 export interface ProvidedImage {
   record: ImageRecord
-  /** The raw disk; not to be read as long as `filling` is there. */
-  disk: string
+  /** The raw disk; undefined while it is on its way. */
+  disk?: string
   kernel?: string
   initrd?: string
   nvram?: string
-  /** Undefined when it is whole. A guest gets its disk by `filling.serve` meanwhile. */
+  /** Undefined when it is whole, or when nothing fills it at present. A guest gets its disk by `filling.serve` meanwhile. */
   filling?: Filling
 }

@@ -176,7 +176,7 @@ async function makeFiles(
   }
   const sizeBytes = disk === undefined ? imageBytes : quantityValue(disk)
   await Promise.all([
-    ...(image.filling ? [] : [linkImage(image.disk, folder.base, owner)]),
+    ...(image.disk ? [linkImage(image.disk, folder.base, owner)] : []),
     createOverlay({ folder, sizeBytes, imageBytes, owner }, tools),
     createSeed(seed, run),
     ...(image.kernel ? [copyBootFile(image.kernel, folder.kernel)] : []),

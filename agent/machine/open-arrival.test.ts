@@ -51,7 +51,7 @@ function world() {
     done: new Promise<void>(() => {}),
     async stop() {},
   })
-  const provided: ProvidedImage = {
+  const provided: ProvidedImage & { disk: string } = {
     record: { digest } as ProvidedImage['record'],
     disk: join(folder, 'disk.raw'),
     filling: makeFilling(),
