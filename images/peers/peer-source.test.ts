@@ -5,7 +5,7 @@ import { expect, test } from 'vitest'
 import { incompressible, makePeerImage, type PeerImage } from '../../test/support/peer-images.ts'
 import { collect, readAll, startServingHost } from '../../test/support/peer-server.ts'
 import { temporaryFolder } from '../../test/support/temporary-folder.ts'
-import { encodeConfig } from '../image-record.ts'
+import { encodeConfig } from '../encode-config.ts'
 import type { LayerSource } from '../sources/source.ts'
 import { emptyBits, putBit } from '../transfer/bitmap.ts'
 
