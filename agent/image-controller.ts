@@ -1,8 +1,7 @@
-import { createWriteStream, existsSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { mkdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type Readable, Transform } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
+import type { Readable } from 'node:stream'
 import type { Clock } from '../base/clock.ts'
 import { failure, isFailure, messageOf } from '../base/errors.ts'
 import type { Limits } from '../base/limits.ts'
@@ -24,6 +23,7 @@ import {
   missingStatus,
   readyStatus,
 } from './images/image-status.ts'
+import { spoolPart } from './images/spool-part.ts'
 
 /** What the image controller needs. */
 export interface ImageControllerComponents {
@@ -196,7 +196,8 @@ class Controller implements ImageController {
     }
     return await this.#alone(image, async () => {
       if (part === 'content') return await this.#receiveContent(image, bytes, request)
-      await this.#spool(this.#uploadOf(uid, part), bytes, request.signal)
+      const { limits } = this.#components
+      await spoolPart(this.#uploadOf(uid, part), bytes, limits.bootFileBytes, request.signal)
       return image
     })
   }
@@ -231,24 +232,6 @@ class Controller implements ImageController {
 
   #uploadOf(uid: string, part: ImagePart): string {
     return join(this.#components.uploads, `${uid}.${part}`)
-  }
-
-  async #spool(path: string, bytes: Readable, signal: AbortSignal): Promise<void> {
-    const limitBytes = this.#components.limits.bootFileBytes
-    let seenBytes = 0
-    const bound = new Transform({
-      transform(chunk: Buffer, _, done) {
-        seenBytes += chunk.length
-        if (seenBytes > limitBytes) done(failure('tooLarge', { limitBytes }))
-        else done(null, chunk)
-      },
-    })
-    try {
-      await pipeline(bytes, bound, createWriteStream(path, { mode: 0o600 }), { signal })
-    } catch (error) {
-      await rm(path, { force: true })
-      throw error
-    }
   }
 
   async #receiveContent(image: Image, bytes: Readable, request: UploadRequest): Promise<Image> {

@@ -39,7 +39,7 @@ const image = (name: string, status: 'True' | 'False') => ({
   },
 })
 
-test('a machine is committed with what was asked for, and what is wrong with it is said', async () => {
+test('a machine is committed as was asked, and what is wrong with the image is said', async () => {
   const asked: CommitRequest[] = []
   await start(async (machine, request) => {
     asked.push(request)

@@ -51,7 +51,7 @@ describe('a Debian guest', { concurrent: false }, () => {
     expect(readdirSync(join(host.host.dataDir, 'images/incoming'))).toEqual([])
   }, 120_000)
 
-  test('is frozen for a moment while its disk is copied, so that its files are in order', async () => {
+  test('is frozen for a moment while it is committed, so that its files are in order', async () => {
     // Not synced: what is in the guest's memory still has to be there too.
     await inside('echo kept > /var/tmp/state')
     const said = await host.macfleet('image', 'commit', 'deb', 'tools')
