@@ -4,9 +4,11 @@ import { timestamp } from '../base/clock.ts'
 import { failure } from '../base/errors.ts'
 import { isErrno, syncFolder } from '../base/files.ts'
 import { nameDiskFull } from './disk-space.ts'
+import { encodeConfig, imageDigest } from './encode-config.ts'
 import { findChunk, noteServable } from './find-chunk.ts'
-import { allocatedBytes, imageDigest, imageFiles, sealImageFolder } from './image-folder.ts'
-import { decodeConfig, encodeConfig, type ImageConfig } from './image-record.ts'
+import { imageFiles } from './image-files.ts'
+import { allocatedBytes, sealImageFolder } from './image-folder.ts'
+import { decodeConfig, type ImageConfig } from './image-record.ts'
 import { type BlobKind, blobsOf, type FillingFolder } from './partial/filling-shelf.ts'
 import { type PrepareComponents, runPreparation } from './partial/prepare.ts'
 import type { PrepareTask } from './partial/prepare-messages.ts'
@@ -92,10 +94,10 @@ export async function makeParts(
   const { diskBytes, layerChunks } = context.init.limits
   const task: PrepareTask = {
     folder: path,
-    digest: imageDigest(config),
+    config,
     bounds: { diskBytes, layerChunks },
     work: 'prepare',
-    ...(base ? { base } : {}),
+    ...(base ? { base: base.task } : {}),
   }
   const prepare = () => runPreparation(task, preparation(context, path), signal)
   const prepared = await (base ? whileCopied(context, base.digest, prepare) : prepare())
@@ -136,14 +138,14 @@ export function preparation(context: StoreContext, path: string): PrepareCompone
 const punchMs = 60_000
 
 /** The image here that has the most layers in common, from the base on. */
-function findBase({ shelf }: StoreContext, config: ImageConfig): PrepareTask['base'] {
-  let best: PrepareTask['base']
+function findBase({ shelf }: StoreContext, config: ImageConfig) {
+  let best: { digest: string; task: NonNullable<PrepareTask['base']> } | undefined
   for (const [digest, image] of shelf.images) {
     const { layers } = image.config
     const differing = layers.findIndex((layer, at) => layer.digest !== config.layers[at]?.digest)
     const sharedLayers = differing < 0 ? layers.length : differing
-    if (sharedLayers > (best?.sharedLayers ?? 0))
-      best = { folder: image.path, digest, sharedLayers }
+    if (sharedLayers <= (best?.task.sharedLayers ?? 0)) continue
+    best = { digest, task: { folder: image.path, config: image.config, sharedLayers } }
   }
   return best
 }

@@ -4,14 +4,8 @@ import { failure } from '../base/errors.ts'
 import { makeParts } from './begin-image.ts'
 import { describeLayer } from './describe-layer.ts'
 import { nameDiskFull } from './disk-space.ts'
-import {
-  allocatedBytes,
-  type ImageFolder,
-  imageDigest,
-  readLayers,
-  recordOf,
-  sealDisk,
-} from './image-folder.ts'
+import { imageDigest } from './encode-config.ts'
+import { allocatedBytes, type ImageFolder, readLayers, recordOf, sealDisk } from './image-folder.ts'
 import type { ImageConfig, ImageRecord } from './image-record.ts'
 import { chunkBytes } from './layer-index.ts'
 import { blobsOf } from './partial/filling-shelf.ts'

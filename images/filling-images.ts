@@ -7,12 +7,12 @@ import { preparation } from './begin-image.ts'
 import { nameDiskFull } from './disk-space.ts'
 import { noteServable } from './find-chunk.ts'
 import { hashFile } from './hash-file.ts'
+import { imageFiles } from './image-files.ts'
 import {
   allocatedBytes,
   contentMode,
   folderName,
   type ImageFolder,
-  imageFiles,
   recordOf,
   removableBytes,
   sealDisk,
@@ -145,7 +145,7 @@ async function demandComplete(
   digest: string,
   image: FillingFolder,
 ): Promise<void> {
-  const { presentBytes, wantedBytes } = await checkDisk(context, digest, image)
+  const { presentBytes, wantedBytes } = await checkDisk(context, image)
   if (presentBytes < wantedBytes) {
     const detail = `${wantedBytes - presentBytes} bytes of its disk are not here`
     throw failure('imageFillEnded', { digest, detail })
@@ -190,19 +190,18 @@ async function clearAway(context: StoreContext, digest: string): Promise<void> {
 /** What of its disk is here. */
 async function checkDisk(
   context: StoreContext,
-  digest: string,
-  { path }: FillingFolder,
+  { path, config }: FillingFolder,
 ): Promise<Prepared> {
   const { diskBytes, layerChunks } = context.init.limits
   const bounds = { diskBytes, layerChunks }
-  const task = { folder: path, digest, bounds, work: 'check' as const }
+  const task = { folder: path, config, bounds, work: 'check' as const }
   return await runPreparation(task, preparation(context, path))
 }
 
 /** Enters what a former life left of an image on its way into the index; or gives it up. */
 export async function takeUpImage(context: StoreContext, digest: string): Promise<void> {
   try {
-    const { servable } = await checkDisk(context, digest, findFilling(context, digest))
+    const { servable } = await checkDisk(context, findFilling(context, digest))
     await noteServable(context, digest, servable)
   } catch (error) {
     const fields = { image: digest, error: messageOf(error) }

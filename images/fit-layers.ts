@@ -1,5 +1,8 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { failure, type MacfleetError } from '../base/errors.ts'
 import { describeLayer } from './describe-layer.ts'
+import { layerFile } from './image-files.ts'
 import type { ImageConfig } from './image-record.ts'
 import type { LayerIndex, LayerIndexBounds } from './layer-index.ts'
 
@@ -32,6 +35,21 @@ export function fitLayers(
   if (sizeBytes !== config.virtualSizeBytes) throw misfit('its size is not that of its last layer')
   if ((layers[0]?.zeros.length ?? 0) > 0) throw misfit('its first layer says what became zero')
   return layers
+}
+
+/**
+ * The same for an image's folder.
+ * @throws as fitLayers, and the system's error
+ */
+export async function readFittedLayers(
+  folder: string,
+  config: ImageConfig,
+  bounds: LayerIndexBounds,
+): Promise<{ layers: LayerIndex[]; encoded: Buffer[] }> {
+  const encoded = await Promise.all(
+    config.layers.map((_, at) => readFile(join(folder, layerFile(at)))),
+  )
+  return { layers: fitLayers(config, encoded, bounds), encoded }
 }
 
 function misfit(detail: string): MacfleetError {

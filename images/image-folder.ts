@@ -1,17 +1,16 @@
-import { createHash } from 'node:crypto'
 import { chmod, open, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Value } from 'typebox/value'
 import { syncFolder, writeFileAtomic } from '../base/files.ts'
+import { encodeConfig, imageDigest } from './encode-config.ts'
+import { imageFiles, layerFile, locationsFile } from './image-files.ts'
 import {
   decodeConfig,
-  encodeConfig,
   type ImageConfig,
   type ImageRecord,
   type ImageState,
   imageStateSchema,
 } from './image-record.ts'
-import { digestOf } from './layer-index.ts'
 
 /**
  * The folder of one image. It is complete before it gets its name (the hash), so a folder with
@@ -25,39 +24,12 @@ export interface ImageFolder {
   allocatedBytes: number
 }
 
-/** Where the parts of an image lie in its folder. */
-export const imageFiles = {
-  /** The raw disk, sparse. */
-  disk: 'disk.raw',
-  config: 'config.json',
-  state: 'state.json',
-  kernel: 'kernel',
-  initrd: 'initrd',
-  /** Firmware variables to start with. */
-  nvram: 'nvram',
-} as const
-
-/** The file with the index of the layer at this place, the base's being 0 (layer-index.ts). */
-export function layerFile(at: number): string {
-  return `layer.${at}`
-}
-
-/** The file that says where a registry has the chunks of that layer, if we were told. */
-export function locationsFile(at: number): string {
-  return `locations.${at}`
-}
-
 /** Everyone may pass through: a guest's own uid opens the disk in it. Nobody else may list it. */
 export const folderMode = 0o711
 /** Images never change once they are here. */
 export const contentMode = 0o444
 /** What only we read. */
 export const privateMode = 0o600
-
-/** The digest of an image with this config. */
-export function imageDigest(config: ImageConfig): string {
-  return digestOf(createHash('sha256').update(encodeConfig(config)).digest())
-}
 
 /** The name of an image's folder. */
 export function folderName(digest: string): string {

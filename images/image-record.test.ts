@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest'
 import { isFailure } from '../base/errors.ts'
-import { decodeConfig, encodeConfig, type ImageConfig } from './image-record.ts'
+import { encodeConfig } from './encode-config.ts'
+import { decodeConfig, type ImageConfig } from './image-record.ts'
 
 const digest = `sha256:${'0'.repeat(64)}`
 const config: ImageConfig = {

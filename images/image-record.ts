@@ -1,6 +1,7 @@
 import Type, { type Static } from 'typebox'
 import { Value } from 'typebox/value'
 import { failure, type MacfleetError } from '../base/errors.ts'
+import { encodeConfig } from './encode-config.ts'
 import { blockBytes } from './layer-index.ts'
 
 const strict = { additionalProperties: false }
@@ -101,33 +102,6 @@ export interface ImageRecord {
    */
   lastUsedAt: string
   pinned: boolean
-}
-
-/**
- * Writes a config in its one spelling: fields in this order, no spaces. The first three say in the
- * words of OCI's image config, for programs that know no other, what the others say.
- */
-export function encodeConfig(config: ImageConfig): string {
-  const { version, arch, machine, firmware, virtualSizeBytes, boot, nvramDigest } = config
-  const foreign = {
-    architecture: arch === 'x86_64' ? 'amd64' : 'arm64',
-    os: machine === 'macos' ? 'darwin' : 'linux',
-    rootfs: { type: 'layers', diff_ids: [] },
-  }
-  const layers = config.layers.map(({ digest, dataBytes, chunkCount, extentCount }) => ({
-    ...{ digest, dataBytes, chunkCount, extentCount },
-  }))
-  const start = boot && {
-    kernelDigest: boot.kernelDigest,
-    initrdDigest: boot.initrdDigest,
-    commandLine: boot.commandLine,
-  }
-  const defaults = config.defaults && {
-    cpu: config.defaults.cpu,
-    memoryBytes: config.defaults.memoryBytes,
-  }
-  const head = { version, arch, machine, firmware, virtualSizeBytes, layers }
-  return JSON.stringify({ ...foreign, ...head, boot: start, nvramDigest, defaults })
 }
 
 /**

@@ -7,13 +7,13 @@ import { type Log, messageOf } from '../base/log.ts'
 import { type Random, randomSuffix } from '../base/random.ts'
 import type { ChunkIndex } from './chunk-index.ts'
 import { composeLayers } from './composition.ts'
+import { imageDigest } from './encode-config.ts'
+import { imageFiles } from './image-files.ts'
 import {
   allocatedBytes,
   folderMode,
   folderName,
   type ImageFolder,
-  imageDigest,
-  imageFiles,
   readImageFolder,
   readLayers,
   removableBytes,

@@ -17,7 +17,8 @@ import {
   takeUpImage,
 } from './filling-images.ts'
 import { type ChunkPlace, findChunk, noteChunks, readElsewhere } from './find-chunk.ts'
-import { folderMode, imageFiles, recordOf } from './image-folder.ts'
+import { imageFiles } from './image-files.ts'
+import { folderMode, recordOf } from './image-folder.ts'
 import { createImageMetrics } from './image-metrics.ts'
 import type { ImageRecord, ImageUser } from './image-record.ts'
 import { makeRoom, pruneImages, removeImage } from './image-removal.ts'

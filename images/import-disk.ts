@@ -15,7 +15,8 @@ import {
 } from './byte-source.ts'
 import { type ConvertComponents, checkQcow2, convertQcow2, mapData } from './convert.ts'
 import type { DiskSpace } from './disk-space.ts'
-import { contentMode, imageFiles } from './image-folder.ts'
+import { imageFiles } from './image-files.ts'
+import { contentMode } from './image-folder.ts'
 import {
   inspectedBytes,
   inspectHeader,

@@ -6,13 +6,8 @@ import type { Limits } from '../base/limits.ts'
 import { type ConvertComponents, mapData } from './convert.ts'
 import type { DiskSpace } from './disk-space.ts'
 import { hashFile } from './hash-file.ts'
-import {
-  contentMode,
-  type ImageFolder,
-  imageFiles,
-  layerFile,
-  privateMode,
-} from './image-folder.ts'
+import { imageFiles, layerFile } from './image-files.ts'
+import { contentMode, type ImageFolder, privateMode } from './image-folder.ts'
 import { decodeLayerIndex, type LayerIndex } from './layer-index.ts'
 import { blobsOf } from './partial/filling-shelf.ts'
 import type { ScanOptions } from './scanner.ts'

@@ -1,11 +1,11 @@
 import { hash } from 'node:crypto'
-import { closeSync, fdatasyncSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, fdatasyncSync, openSync } from 'node:fs'
 import { join } from 'node:path'
 import { composeLayers, type LayerView, visibleExtents } from './composition.ts'
 import { subtractAll, unite } from './extents.ts'
 import { readAt, writeAt } from './file-bytes.ts'
-import { fitLayers } from './fit-layers.ts'
-import { imageFiles, layerFile } from './image-folder.ts'
+import { readFittedLayers } from './fit-layers.ts'
+import { imageFiles } from './image-files.ts'
 import { blockBytes, chunkBytes, extentBytes, type LayerChunk } from './layer-index.ts'
 import { doTask, type TaskLine } from './task-worker.ts'
 import type {
@@ -155,8 +155,7 @@ function wholeBlocks(ranges: VerifyTask['ranges'], sizeBytes: number): VerifyTas
 
 await doTask<VerifyTask, VerifyQuestion, VerifyAnswer>(async (task, line) => {
   const { folder, config, bounds } = task
-  const encoded = config.layers.map((_, at) => readFileSync(join(folder, layerFile(at))))
-  const views = composeLayers(fitLayers(config, encoded, bounds))
+  const views = composeLayers((await readFittedLayers(folder, config, bounds)).layers)
   const file = openSync(join(folder, imageFiles.disk), task.isRepair ? 'r+' : 'r')
   try {
     const found: DiskVerification = { checkedChunks: 0, uncheckedChunks: 0, bad: [] }

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { isErrno } from '../../base/files.ts'
-import { imageFiles, locationsFile } from '../../images/image-folder.ts'
+import { imageFiles, locationsFile } from '../../images/image-files.ts'
 import { decodeConfig, type ImageConfig } from '../../images/image-record.ts'
 import type { ImageStore } from '../../images/image-store.ts'
 

@@ -8,7 +8,7 @@ import type { Random } from '../../base/random.ts'
 import type { EventRecorder } from '../../cluster/event-recorder.ts'
 import type { Objects } from '../../cluster/objects.ts'
 import type { Store } from '../../cluster/store/store.ts'
-import { imageFiles } from '../../images/image-folder.ts'
+import { imageFiles } from '../../images/image-files.ts'
 import { decodeConfig } from '../../images/image-record.ts'
 import type { ImageStore } from '../../images/image-store.ts'
 import { createImagePusher } from '../../images/push/image-pusher.ts'
@@ -86,6 +86,12 @@ export function startImages(
     },
   })
   const shared = { ...components, config, hostName, origins, openSource, transfers }
+  const serve = (digest: string, news: 'begun' | 'progress' | 'whole' | 'ended'): void => {
+    if (peers === undefined || news === 'progress') return
+    void serveImage(digest, news, peers, images).catch(error => {
+      log.warn({ image: digest, error: messageOf(error) }, 'an image is not given to other hosts')
+    })
+  }
   let look = (_: string): void => {}
   const fillings = createFillings(
     {
@@ -99,12 +105,6 @@ export function startImages(
     shared,
   )
   undo.add(() => fillings.stop())
-  const serve = (digest: string, news: 'begun' | 'progress' | 'whole' | 'ended'): void => {
-    if (peers === undefined || news === 'progress') return
-    void serveImage(digest, news, peers, images).catch(error => {
-      log.warn({ image: digest, error: messageOf(error) }, 'an image is not given to other hosts')
-    })
-  }
   for (const { digest } of images.list()) serve(digest, 'whole')
   for (const digest of fillings.all().keys()) serve(digest, 'begun')
   const resolver = createSourceResolver({ ...lookup })

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { encodeConfig } from '../image-record.ts'
+import { encodeConfig } from '../encode-config.ts'
 import { encodeLayerIndex } from '../layer-index.ts'
 import { encodeLocations } from './locations.ts'
 import { decodeFrame, digestBytes } from './packs.ts'

@@ -5,11 +5,11 @@ import { join } from 'node:path'
 import { makeFolder, syncFolder } from '../../base/files.ts'
 import { type Log, messageOf } from '../../base/log.ts'
 import type { LayerView } from '../composition.ts'
+import { imageFiles } from '../image-files.ts'
 import {
   folderMode,
   folderName,
   type ImageFolder,
-  imageFiles,
   readImageFolder,
   readLayers,
 } from '../image-folder.ts'

@@ -1,8 +1,9 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { failure } from '../../base/errors.ts'
-import { fitLayers } from '../fit-layers.ts'
-import { imageDigest, imageFiles, readLayers } from '../image-folder.ts'
+import { imageDigest } from '../encode-config.ts'
+import { readFittedLayers } from '../fit-layers.ts'
+import { imageFiles } from '../image-files.ts'
 import { decodeConfig, type ImageConfig } from '../image-record.ts'
 import type { LayerIndex, LayerIndexBounds } from '../layer-index.ts'
 import { type FillablePartialDisk, openPartialDisk } from './open-partial-disk.ts'
@@ -29,8 +30,7 @@ export async function readPartialFolder(
   if (imageDigest(config) !== digest) {
     throw failure('imageConfigInvalid', { detail: `it is not that of ${digest}` })
   }
-  const encoded = await readLayers({ path: folder, config })
-  return { config, encoded, layers: fitLayers(config, encoded, bounds) }
+  return { config, ...(await readFittedLayers(folder, config, bounds)) }
 }
 
 /**

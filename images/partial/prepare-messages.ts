@@ -1,17 +1,18 @@
+import type { ImageConfig } from '../image-record.ts'
 import type { Extent } from '../layer-index.ts'
 
 /** What the preparing thread is to do. */
 export interface PrepareTask {
   /** The folder of the image: config and layers are in it, for `prepare` no disk yet. */
   folder: string
-  digest: string
+  config: ImageConfig
   bounds: { diskBytes: number; layerChunks: number }
   /**
    * `prepare` makes the disk out of what is here; `check` only says what it has. An image that
    * shares layers is copied from, by reference where the file system can.
    */
   work: 'prepare' | 'check'
-  base?: { folder: string; digest: string; sharedLayers: number }
+  base?: { folder: string; config: ImageConfig; sharedLayers: number }
 }
 
 /** What the thread asks. */

@@ -13,12 +13,12 @@ import { assert, isFailure } from '../../base/errors.ts'
 import { composeLayers, type LayerView, visibleExtents } from '../composition.ts'
 import { subtractAll } from '../extents.ts'
 import { readAt, writeAt } from '../file-bytes.ts'
-import { imageFiles } from '../image-folder.ts'
+import { readFittedLayers } from '../fit-layers.ts'
+import { imageFiles } from '../image-files.ts'
 import { chunkBytes, type Extent, extentBytes } from '../layer-index.ts'
 import { doTask, type TaskLine } from '../task-worker.ts'
 import { type FillablePartialDisk, openPartialDisk } from './open-partial-disk.ts'
 import type { ChunkName } from './partial-disk.ts'
-import { readPartialFolder } from './partial-folder.ts'
 import { planBase } from './plan-base.ts'
 import type {
   LocalPlace,
@@ -49,15 +49,16 @@ interface Work {
 
 async function prepare(work: Work): Promise<FillablePartialDisk> {
   const { task, diskPath } = work
-  const content = await readPartialFolder(task.folder, task.digest, task.bounds)
-  const open = () => openPartialDisk({ folder: task.folder, ...content })
+  const { folder, config, bounds } = task
+  const content = await readFittedLayers(folder, config, bounds)
+  const open = () => openPartialDisk({ folder, config, layers: content.layers })
   if (task.work === 'check') return await open()
-  const { virtualSizeBytes } = content.config
+  const { virtualSizeBytes } = config
   if (task.base === undefined) {
     makeEmpty(diskPath, virtualSizeBytes)
     return await gather(work.line, await open())
   }
-  const base = await readPartialFolder(task.base.folder, task.base.digest, task.bounds)
+  const base = await readFittedLayers(task.base.folder, task.base.config, bounds)
   const basePath = join(task.base.folder, imageFiles.disk)
   const { sharedLayers } = task.base
   if (sharedLayers === base.layers.length && sharedLayers === content.layers.length) {

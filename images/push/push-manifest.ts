@@ -1,11 +1,11 @@
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
+import { encodeConfig } from '../encode-config.ts'
 import type { Pack } from '../format/locations.ts'
 import { type Descriptor, encodeManifest } from '../format/manifest.ts'
 import { mediaTypes } from '../format/media-types.ts'
 import { digestBytes } from '../format/packs.ts'
-import { imageFiles } from '../image-folder.ts'
-import { encodeConfig } from '../image-record.ts'
+import { imageFiles } from '../image-files.ts'
 import type { Destination, OutgoingBlob } from './destination.ts'
 import type { PushRequest } from './push-request.ts'
 

@@ -16,8 +16,8 @@ import {
 import { writeSparseFile } from '../../test/support/images.ts'
 import { type RandomImage, randomImage } from '../../test/support/random-layers.ts'
 import { temporaryFolder } from '../../test/support/temporary-folder.ts'
-import { imageDigest, layerFile } from '../image-folder.ts'
-import { encodeConfig } from '../image-record.ts'
+import { encodeConfig, imageDigest } from '../encode-config.ts'
+import { layerFile } from '../image-files.ts'
 import { createTransfers } from './create-transfers.ts'
 import type { FillRequest, Transfers } from './transfers.ts'
 

@@ -10,9 +10,11 @@ import {
 import { join } from 'node:path'
 import { defaultLimits } from '../../base/limits.ts'
 import { describeLayer } from '../../images/describe-layer.ts'
+import { encodeConfig } from '../../images/encode-config.ts'
 import { digestBytes } from '../../images/format/packs.ts'
-import { type ImageFolder, imageFiles, layerFile } from '../../images/image-folder.ts'
-import { decodeConfig, encodeConfig, type ImageConfig } from '../../images/image-record.ts'
+import { imageFiles, layerFile } from '../../images/image-files.ts'
+import type { ImageFolder } from '../../images/image-folder.ts'
+import { decodeConfig, type ImageConfig } from '../../images/image-record.ts'
 import {
   blockBytes,
   chunkBytes,

@@ -11,7 +11,8 @@ import {
   privateKeyText,
 } from '../../cluster/membership/authority.ts'
 import { identityUri } from '../../cluster/membership/identity.ts'
-import { folderName, imageDigest, sealImageFolder } from '../../images/image-folder.ts'
+import { imageDigest } from '../../images/encode-config.ts'
+import { folderName, sealImageFolder } from '../../images/image-folder.ts'
 import type { ImageConfig } from '../../images/image-record.ts'
 import { createLayerBuilder } from '../../images/layer-builder.ts'
 import {

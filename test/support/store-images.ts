@@ -1,6 +1,6 @@
 import { expect, onTestFinished } from 'vitest'
 import { defaultLimits } from '../../base/limits.ts'
-import { imageDigest } from '../../images/image-folder.ts'
+import { imageDigest } from '../../images/encode-config.ts'
 import type { ImageStore } from '../../images/image-store.ts'
 import { openPartialFolder } from '../../images/partial/partial-folder.ts'
 import type { RandomImage } from './random-layers.ts'
