@@ -81,7 +81,11 @@ export function createImageOrigins(components: OriginsComponents): ImageOrigins 
     async of(image, signal) {
       const { status } = image
       const holders = status?.hosts ?? []
-      const filling = (status?.filling ?? []).map(({ host }) => host)
+      // Those that are to hold it begin about now: who knows of all shares it out well.
+      const filling = [
+        ...(status?.filling ?? []).map(({ host }) => host),
+        ...(status?.copyHosts ?? []),
+      ]
       const names = [...shuffled(holders, random), ...shuffled(filling, random)]
       const peers = [...new Set(names)].flatMap(name => peer(name) ?? [])
       const found = await ask(image, signal)
