@@ -60,6 +60,11 @@ async function readAll(stream: AsyncIterable<Uint8Array>): Promise<Buffer> {
   return Buffer.concat(parts)
 }
 
+/** The numbers of all its chunks. */
+function allOf({ layers: [encoded = Buffer.alloc(0)] }: LibraryOwnImage): number[] {
+  return decodeLayerIndex(encoded, defaultLimits).chunks.map((_, number) => number)
+}
+
 /** Every chunk that the source delivers, compared with its digest. */
 async function fetchGood(image: LibraryOwnImage): Promise<number[]> {
   const [encoded = Buffer.alloc(0)] = image.layers
@@ -71,7 +76,7 @@ async function fetchGood(image: LibraryOwnImage): Promise<number[]> {
   for await (const { number, bytes } of layer.fetch(all, signal)) {
     if (digestOfBytes(bytes) === index.chunks[number]?.digest) good.push(number)
   }
-  return good.sort()
+  return good.sort((one, other) => one - other)
 }
 
 const own = async (library: Library, name: string, wanted: Parameters<Library['resolve']>[1]) => {
@@ -89,7 +94,7 @@ test('an image of a layout is found and read like one of a registry', async () =
   for (const name of ['team/base', 'library:team/base:12', `team/base@${manifest.digest}`]) {
     const found = await own(library, name, amd64)
     expect(found).toMatchObject({ digest, reference: `library:team/base@${manifest.digest}` })
-    expect(await fetchGood(found)).toEqual([0, 1, 2, 3, 4])
+    expect(await fetchGood(found)).toEqual(allOf(found))
     const config = await readAll(sourceOf(found).readBlob(digest, 1 * MiB, signal))
     expect(digestOfBytes(config)).toBe(digest)
     await expect(readAll(sourceOf(found).readBlob(digest, 10, signal))).rejects.toMatchObject({
@@ -107,9 +112,10 @@ test('an image of a layout is found and read like one of a registry', async () =
   const bytes = readFileSync(path)
   bytes.fill(0, 0, 100)
   writeFileSync(path, bytes)
-  expect(await fetchGood(found)).toEqual([1, 2, 3, 4])
+  const all = allOf(found)
+  expect(await fetchGood(found)).toEqual(all.slice(1))
   rmSync(path)
-  expect(await fetchGood(found)).toEqual([3, 4])
+  expect(await fetchGood(found)).toEqual(all.slice(Math.ceil(all.length / 2)))
   const check = await library.check('team/base', () => {}, signal)
   expect(check.wrong).toEqual([{ blob: packs[0]?.digest, detail: 'it is missing' }])
   writeFileSync(layout.blobPath(manifest.digest), '{}')

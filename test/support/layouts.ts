@@ -61,15 +61,17 @@ export function writeOwnImage(
   arch: ImageConfig['arch'] = 'x86_64',
 ): { manifest: LayoutManifest; digest: string; packs: Descriptor[] } {
   const builder = createLayerBuilder()
-  const frames: Buffer[] = []
   for (let at = 0; at < disk.length; at += chunkBytes) {
-    const extents = builder.addWindow(at, disk.subarray(at, at + chunkBytes))
+    builder.addWindow(at, disk.subarray(at, at + chunkBytes))
+  }
+  const layerIndex = builder.finish(disk.length)
+  const frames = layerIndex.chunks.map(({ extents }) => {
     const plain = extents.map(({ offsetBytes, lengthBytes }) =>
       disk.subarray(offsetBytes, offsetBytes + lengthBytes),
     )
-    if (plain.length > 0) frames.push(encodeFrame(Buffer.concat(plain)))
-  }
-  const encoded = encodeLayerIndex(builder.finish(disk.length))
+    return encodeFrame(Buffer.concat(plain))
+  })
+  const encoded = encodeLayerIndex(layerIndex)
   // Two packs, so that one of them can be lost.
   const half = Math.ceil(frames.length / 2)
   const packs: Descriptor[] = []
