@@ -21,7 +21,8 @@ export function createImageSupply({ objects, images, fillings }: SupplyComponent
       const partial = images.partial(wanted.digest)
       const isReady = partial === undefined || partial.missingBlobs.size === 0
       // Without the store too: what is here is enough.
-      if (here !== undefined && isReady) return here
+      const isComing = here?.disk !== undefined || here?.filling !== undefined
+      if (here !== undefined && isReady && isComing) return here
       return await fillings.bring(await imageOf(wanted, objects), 'all', signal)
     },
   }

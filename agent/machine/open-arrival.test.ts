@@ -32,7 +32,7 @@ function world() {
     provided: 0,
   }
   const state = { whole: false, connected: true, busy: false, gone: false }
-  const makeFilling = () => ({
+  const makeFilling = (done: Promise<void> = new Promise(() => {})) => ({
     digest,
     progress: () => progress,
     onProgress: () => () => {},
@@ -48,7 +48,7 @@ function world() {
         },
       }
     },
-    done: new Promise<void>(() => {}),
+    done,
     async stop() {},
   })
   const provided: ProvidedImage & { disk: string } = {
@@ -160,6 +160,22 @@ test('a daemon that comes back takes up the export, and tells when nothing comes
   expect(seen.serving).toHaveLength(2)
   await closeArrival(tracked)
   expect(seen.closed).toBe(2)
+})
+
+test('an image that was given up is begun anew, and the reason is told', async () => {
+  const { seen, provided, tracked, context, onChange, makeFilling, pass } = world()
+  const first = Promise.withResolvers<void>()
+  provided.filling = makeFilling(first.promise)
+  resumeArrival({ tracked, onChange }, context)
+  await pass(0)
+  expect(seen.serving).toHaveLength(1)
+  provided.filling = makeFilling()
+  first.reject(new Error('the disk is full'))
+  await pass(1000)
+  expect(tracked.arrival?.view().stalled).toBe('the disk is full')
+  await pass(5000)
+  expect(seen.serving).toHaveLength(2)
+  expect(tracked.arrival?.view().stalled).toBeUndefined()
 })
 
 test('a guest that has the file is not looked after', () => {

@@ -60,6 +60,8 @@ class Arrival implements ImageArrival {
   #filling: Filling | undefined
   #serving: Serving | undefined
   #problem: string | undefined
+  /** A filling was given up: said, then another is begun. */
+  #ended: { error: unknown } | undefined
   #told: ArrivalView = { percent: undefined, stalled: undefined }
 
   constructor(init: ArrivalInit, context: ArrivalContext) {
@@ -112,8 +114,11 @@ class Arrival implements ImageArrival {
       this.#exported.resolve('whole')
       return await this.#giveFile()
     }
-    const filling =
-      supply.find(image.digest)?.filling ?? (await supply.provide(image, signal)).filling
+    const ended = this.#ended
+    this.#ended = undefined
+    if (ended !== undefined) throw ended.error
+    const provided = supply.find(image.digest)
+    const filling = provided?.filling ?? (await supply.provide(image, signal)).filling
     signal.throwIfAborted()
     if (filling !== undefined && filling !== this.#filling) await this.#serve(filling)
     return false
@@ -126,6 +131,9 @@ class Arrival implements ImageArrival {
     const owner = user && { uid: user.userId, gid: user.groupId }
     this.#serving = await filling.serve(folder.image, owner)
     this.#filling = filling
+    filling.done.catch(error => {
+      this.#ended = { error }
+    })
     this.#exported.resolve('exported')
   }
 

@@ -24,8 +24,8 @@ import { saveRecord, type Tracked } from './tracked.ts'
 
 /**
  * Starts a guest: room for it, its image (or the beginning of its way here), its user and ports,
- * its record, its files, and last its QEMU. A crash before the last leaves a start that is owed and files that the next try uses; after
- * it, a guest that is adopted.
+ * its record, its files, and last its QEMU. A crash before the last leaves a start that is owed and
+ * files that the next try uses; after it, a guest that is adopted.
  * @throws what stands in the way, from the error table
  */
 export async function startGuest(
