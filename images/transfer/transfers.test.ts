@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, onTestFinished, test, vi } from 'vitest'
 import { systemClock } from '../../base/clock.ts'
@@ -13,10 +13,10 @@ import {
   setFaults,
   writeSourceFolder,
 } from '../../test/support/folder-sources.ts'
-import { writeSparseFile } from '../../test/support/images.ts'
-import { type RandomImage, randomImage } from '../../test/support/random-layers.ts'
+import { emptyPartialImage } from '../../test/support/partial-image.ts'
+import { randomImage } from '../../test/support/random-layers.ts'
 import { temporaryFolder } from '../../test/support/temporary-folder.ts'
-import { encodeConfig, imageDigest } from '../encode-config.ts'
+import { imageDigest } from '../encode-config.ts'
 import { layerFile } from '../image-files.ts'
 import { createTransfers } from './create-transfers.ts'
 import type { FillRequest, Transfers } from './transfers.ts'
@@ -36,15 +36,7 @@ function startTransfers(onRotten?: (host: string) => void) {
   return { transfers, metrics }
 }
 
-/** A partial image with nothing in it. */
-function emptyImage(of: RandomImage = image): string {
-  const folder = join(temporaryFolder(), 'filling')
-  mkdirSync(folder)
-  writeSparseFile(join(folder, 'disk.raw'), of.config.virtualSizeBytes, [])
-  writeFileSync(join(folder, 'config.json'), encodeConfig(of.config))
-  for (const [at, layer] of of.encoded.entries()) writeFileSync(join(folder, layerFile(at)), layer)
-  return folder
-}
+const emptyImage = () => emptyPartialImage(image)
 
 function sourceFolder(): string {
   const folder = join(temporaryFolder(), 'source')
