@@ -219,7 +219,7 @@ describe('a redirect', () => {
     expect(JSON.stringify(storage.seen[0]?.headers)).not.toMatch(/cm9ib3Q6|hunter2/)
   })
 
-  test('to a target that wants a password brings it none, nor its address into errors', async () => {
+  test('to a target that wants a password brings it none, and its query no error', async () => {
     const storage = await startLyingServer((_, response) => {
       response.writeHead(401, { 'www-authenticate': 'Basic realm="give it to me"' }).end()
     })

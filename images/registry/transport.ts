@@ -50,6 +50,8 @@ export interface TransportComponents {
 }
 
 const discardedBytes = 16 * 1024
+/** Of a body, what may wait to be read: few large pieces cost less than many small ones. */
+const bodyBufferBytes = 256 * 1024
 const sentPieceBytes = 64 * 1024
 
 /**
@@ -136,6 +138,7 @@ async function exchange(
       headers: headersOf(request),
       body: request.body?.length ? readable(request.body, onSent) : null,
       signal: stop.signal,
+      highWaterMark: bodyBufferBytes,
     })
     return answerOf(data, stop, end, components)
   } catch (error) {
@@ -204,24 +207,18 @@ async function* watched(
   body: AsyncIterable<Buffer>,
   stop: AbortController,
   end: () => void,
-  { clock, limits }: TransportComponents,
+  components: TransportComponents,
 ): AsyncGenerator<Buffer> {
   const iterator = body[Symbol.asyncIterator]()
-  let waitedMs = 0
-  let bytes = 0
-  const tooSlow = (): void => stop.abort(new Trouble('its answer stalls', { passing: true }))
+  const watch = watchProgress(components, () => {
+    stop.abort(new Trouble('its answer stalls', { passing: true }))
+  })
   try {
     for (;;) {
-      const beganMs = clock.monotonicMs()
-      const timer = clock.setTimer(Math.max(0, limits.registryProgressMs - waitedMs), tooSlow)
-      const next = await iterator.next().finally(() => timer.cancel())
+      watch.waits()
+      const next = await iterator.next()
       if (next.done) return
-      waitedMs += clock.monotonicMs() - beganMs
-      bytes += next.value.length
-      if (bytes >= limits.registryProgressBytes) {
-        waitedMs = 0
-        bytes = 0
-      }
+      watch.came(next.value.length)
       yield next.value
     }
   } catch (error) {
@@ -229,8 +226,38 @@ async function* watched(
     // Ours is Trouble; anything else is the caller's own reason to end it.
     throw stop.signal.reason
   } finally {
+    watch.end()
     end()
     await iterator.return?.()
+  }
+}
+
+/** One timer for many pieces: it looks now and then whether enough has come. */
+function watchProgress({ clock, limits }: TransportComponents, tooSlow: () => void) {
+  const { registryProgressMs, registryProgressBytes } = limits
+  let sinceMs: number | undefined
+  let waitedMs = 0
+  let bytes = 0
+  const look = (): void => {
+    const waitingMs = sinceMs === undefined ? 0 : clock.monotonicMs() - sinceMs
+    const leftMs = registryProgressMs - waitedMs - waitingMs
+    if (leftMs <= 0) tooSlow()
+    else timer = clock.setTimer(Math.max(leftMs, registryProgressMs / 8), look)
+  }
+  let timer = clock.setTimer(registryProgressMs, look)
+  return {
+    waits(): void {
+      sinceMs = clock.monotonicMs()
+    },
+    came(count: number): void {
+      waitedMs += clock.monotonicMs() - (sinceMs ?? 0)
+      sinceMs = undefined
+      bytes += count
+      if (bytes < registryProgressBytes) return
+      waitedMs = 0
+      bytes = 0
+    },
+    end: () => timer.cancel(),
   }
 }
 
