@@ -14,11 +14,11 @@ import { identityUri } from '../../cluster/membership/identity.ts'
 import { imageDigest } from '../../images/encode-config.ts'
 import { folderName, sealImageFolder } from '../../images/image-folder.ts'
 import type { ImageConfig } from '../../images/image-record.ts'
-import { createLayerBuilder } from '../../images/layer-builder.ts'
 import {
+  blockBytes,
   chunkBytes,
-  decodeLayerIndex,
   digestOf,
+  type Extent,
   encodeLayerIndex,
   extentBytes,
   type LayerIndex,
@@ -124,14 +124,30 @@ export async function makePeerImage(
   return { served: { digest, folder: path, config }, indexes, disk }
 }
 
+/** A chunk for each MiB, whatever an import would make. */
 function indexOf(bytes: Buffer): LayerIndex {
-  const builder = createLayerBuilder()
-  for (let at = 0; at < bytes.length; at += chunkBytes) {
-    builder.addWindow(at, bytes.subarray(at, at + chunkBytes))
+  const chunks: LayerIndex['chunks'] = []
+  for (let start = 0; start < bytes.length; start += chunkBytes) {
+    const extents = dataIn(bytes, start, Math.min(start + chunkBytes, bytes.length))
+    const hash = createHash('sha256')
+    for (const { offsetBytes, lengthBytes } of extents) {
+      hash.update(bytes.subarray(offsetBytes, offsetBytes + lengthBytes))
+    }
+    if (extents.length > 0) chunks.push({ digest: digestOf(hash.digest()), extents })
   }
-  const index = builder.finish(bytes.length)
-  const bounds = { diskBytes: bytes.length, layerChunks: bytes.length }
-  return decodeLayerIndex(encodeLayerIndex(index), bounds)
+  return { virtualSizeBytes: bytes.length, chunks, zeros: [] }
+}
+
+function dataIn(bytes: Buffer, start: number, end: number): Extent[] {
+  const extents: Extent[] = []
+  for (let at = start; at < end; at += blockBytes) {
+    if (bytes.subarray(at, at + blockBytes).every(byte => byte === 0)) continue
+    const last = extents.at(-1)
+    if (last !== undefined && last.offsetBytes + last.lengthBytes === at) {
+      last.lengthBytes += blockBytes
+    } else extents.push({ offsetBytes: at, lengthBytes: blockBytes })
+  }
+  return extents
 }
 
 /** Bytes that nothing makes smaller. */
