@@ -11,6 +11,9 @@ export interface FreezeComponents {
   limits: Limits
 }
 
+/** The part of an agent that freezes. */
+export type FreezingAgent = Pick<GuestAgent, 'freeze' | 'thaw' | 'freezeStatus'>
+
 /** A guest whose file systems hold still, or of whom we could not have it. */
 export interface Frozen {
   /**
@@ -28,7 +31,7 @@ const agentTimeoutMs = 2000
 
 /** Freezes a guest's file systems, if it has an agent that can. Never throws. */
 export async function openFrozen(
-  agent: GuestAgent | undefined,
+  agent: FreezingAgent | undefined,
   components: FreezeComponents,
 ): Promise<Frozen> {
   if (agent === undefined) return unfrozen('no guest agent answers')
@@ -60,7 +63,7 @@ export async function openFrozen(
 }
 
 async function thawGuest(
-  agent: GuestAgent,
+  agent: FreezingAgent,
   { clock, log }: Omit<FreezeComponents, 'limits'>,
 ): Promise<boolean> {
   for (let tries = 1; ; tries++) {
