@@ -49,6 +49,7 @@ export function makeMachine(changes: Partial<Machine> = {}): Machine {
       gossipPort: 7481,
       etcdClientPort: 7482,
       etcdPeerPort: 7483,
+      transferPort: 7484,
     },
     version: '0.1.0',
     clock: systemClock,
