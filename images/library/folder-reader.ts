@@ -113,6 +113,7 @@ function createCaller(folder: string, { clock, limits }: LibraryComponents): Cal
   let child: ChildProcess | undefined
   let ending: ChildProcess | undefined
   let idle: Timer | undefined
+  let silence: Timer | undefined
   const end = (reason: MacfleetError) => {
     ending = child ?? ending
     child?.kill('SIGKILL')
@@ -124,7 +125,11 @@ function createCaller(folder: string, { clock, limits }: LibraryComponents): Cal
     // One that hangs ends when the file system lets it: until then there is no use in another.
     if (ending !== undefined) throw fail('its file system hangs')
     const started = startProcess(folder)
-    started.on('message', (answer: LibraryAnswer) => waiting.get(answer.id)?.resolve(answer))
+    started.on('message', (answer: LibraryAnswer) => {
+      waiting.get(answer.id)?.resolve(answer)
+      waiting.delete(answer.id)
+      watch()
+    })
     started.on('error', () => {})
     started.on('exit', () => {
       if (child === started) end(fail('the process that reads it ended'))
@@ -132,9 +137,19 @@ function createCaller(folder: string, { clock, limits }: LibraryComponents): Cal
     })
     return started
   }
+  /** Somebody waits: then an answer, to whomever, has to come within a time. */
+  const watch = () => {
+    silence?.cancel()
+    if (waiting.size === 0) return
+    silence = clock.setTimer(limits.libraryCallMs, () =>
+      end(fail(`its file system does not answer within ${limits.libraryCallMs} ms`)),
+    )
+  }
   const rest = () => {
-    idle?.cancel()
     if (waiting.size > 0) return
+    silence?.cancel()
+    idle?.cancel()
+    if (child === undefined) return
     idle = clock.setTimer(idleMs, () => {
       child?.disconnect()
       child = undefined
@@ -150,14 +165,11 @@ function createCaller(folder: string, { clock, limits }: LibraryComponents): Cal
       const onAbort = () => reject(signal.reason)
       signal.addEventListener('abort', onAbort, { once: true })
       waiting.set(id, { resolve, reject })
-      const timer = clock.setTimer(limits.libraryCallMs, () =>
-        end(fail(`its file system does not answer within ${limits.libraryCallMs} ms`)),
-      )
+      if (waiting.size === 1) watch()
       child.send({ id, ...question }, error => error && reject(fail('it can not be asked')))
       try {
         return await promise
       } finally {
-        timer.cancel()
         signal.removeEventListener('abort', onAbort)
         waiting.delete(id)
         rest()
@@ -165,6 +177,7 @@ function createCaller(folder: string, { clock, limits }: LibraryComponents): Cal
     },
     close() {
       idle?.cancel()
+      silence?.cancel()
       end(fail('it is closed'))
     },
   }

@@ -24,6 +24,7 @@ import {
 } from '../../test/support/layouts.ts'
 import { temporaryFolder } from '../../test/support/temporary-folder.ts'
 import { decodeLayerIndex } from '../layer-index.ts'
+import type { ImageSource } from '../sources/source.ts'
 import { openWrappedDisk } from '../wrapped/wrapped-disk.ts'
 import { type Library, type LibraryOwnImage, openLibrary } from './library.ts'
 import { readLibraryName } from './library-name.ts'
@@ -47,10 +48,16 @@ function open(folder: string, limits: Partial<Limits> = {}): Library {
   return library
 }
 
-function sourceOf({ source }: LibraryOwnImage) {
+const sources = new WeakMap<LibraryOwnImage, ImageSource>()
+
+/** The image as a source, opened once. */
+function sourceOf(image: LibraryOwnImage): ImageSource {
   const components = { clock: systemClock, limits: defaultLimits, log: silentLog }
-  const opened = createLibrarySource(source, components)
+  const known = sources.get(image)
+  if (known !== undefined) return known
+  const opened = createLibrarySource(image.source, components)
   onTestFinished(() => opened.close())
+  sources.set(image, opened)
   return opened
 }
 
@@ -253,23 +260,23 @@ function readersOf(folder: string): number[] {
 test('a file system that hangs is given up, and asked again when it is back', async () => {
   const folder = temporaryFolder()
   writeFileSync(join(folder, 'a.raw'), disk)
-  const library = open(folder, { libraryCallMs: 500 })
+  const library = open(folder, { libraryCallMs: 2000 })
   await library.resolve('a.raw', amd64, signal)
   const [pid = 0, ...others] = readersOf(folder)
   expect(others).toEqual([])
   process.kill(pid, 'SIGSTOP')
   await expect(library.resolve('a.raw', amd64, signal)).rejects.toMatchObject({
     code: 'sourceFailed',
-    message: expect.stringContaining('does not answer within 500 ms'),
+    message: expect.stringContaining('does not answer within 2000 ms'),
   })
-  await expect.poll(() => readersOf(folder)).toEqual([])
+  await expect.poll(() => readersOf(folder), { timeout: 10_000 }).toEqual([])
   await expect
-    .poll(() => library.resolve('a.raw', amd64, signal).catch(() => undefined), { timeout: 10_000 })
+    .poll(() => library.resolve('a.raw', amd64, signal).catch(() => undefined), { timeout: 15_000 })
     .toMatchObject({ kind: 'disk' })
   const ended = new AbortController()
   const waiting = library.resolve('a.raw', amd64, ended.signal)
   ended.abort(new Error('enough'))
   await expect(waiting).rejects.toThrow('enough')
   library.close()
-  await expect.poll(() => readersOf(folder)).toEqual([])
+  await expect.poll(() => readersOf(folder), { timeout: 10_000 }).toEqual([])
 })
