@@ -50,7 +50,7 @@ async function* unpackFrames(input: Input): AsyncGenerator<Uint8Array> {
   for (let head = await input.peek(8); isZstd(head); head = await input.peek(8)) {
     if (isSkippable(head)) {
       if (head.length < 8) return
-      if (!(await input.skip(8 + head.readUInt32LE(4)))) return
+      if (!(await input.passOver(8 + head.readUInt32LE(4)))) return
       continue
     }
     const params = { [zlib.ZSTD_d_windowLogMax]: windowLogMax }
@@ -113,7 +113,7 @@ interface Input {
   /** The next bytes, which stay; fewer at the end. */
   peek(lengthBytes: number): Promise<Buffer>
   /** @returns whether there were as many */
-  skip(lengthBytes: number): Promise<boolean>
+  passOver(lengthBytes: number): Promise<boolean>
   giveBack(bytes: Uint8Array): void
   close(): void
 }
@@ -138,7 +138,7 @@ function createInput(stream: AsyncIterable<Uint8Array>): Input {
       kept = whole.length > 0 ? [whole] : []
       return whole.subarray(0, lengthBytes)
     },
-    async skip(lengthBytes) {
+    async passOver(lengthBytes) {
       let rest = lengthBytes
       while (rest > 0) {
         const part = await next()

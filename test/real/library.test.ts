@@ -45,7 +45,7 @@ async function readDisk(library: Library, name: string): Promise<Buffer> {
   return bytes
 }
 
-test('skopeo fills a library from a registry, NFS exports it, and we read what it holds', async () => {
+test('skopeo fills a library from a registry, NFS exports it, and we read it', async () => {
   const registry = await startTestRegistry()
   onTestFinished(() => registry.stop())
   const folder = temporaryFolder()
