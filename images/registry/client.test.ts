@@ -195,6 +195,8 @@ describe('trouble', () => {
     const asked = clientOf(host).client.fetchManifest('a', 'b', never)
     await expect(asked).rejects.toThrow(/it answers 500 \(UNKNOWN: no {2}disk\)/)
     expect(seen.length).toBe(6)
+    await expect(clientOf(host).client.resolveTag('a', 'b', never)).rejects.toThrow(/500/)
+    expect(seen.length).toBe(12)
   })
 
   test('by too many requests holds back all of them as long as was asked for', async () => {
@@ -232,6 +234,57 @@ describe('trouble', () => {
     const { host } = await startLyingServer((_, response) => response.end())
     const { client } = clientOf(host, { plainHttp: false })
     await expect(client.ping(never)).rejects.toThrow(/does not speak TLS/)
+  })
+})
+
+describe('a tag', () => {
+  const digestOf = digestOfBytes(manifest)
+  const tagged = (bytes: Buffer) =>
+    startLyingServer((request, response) => {
+      response.setHeader('docker-content-digest', digestOfBytes(bytes))
+      if (request.method === 'GET') response.end(bytes)
+      else response.end()
+    })
+
+  test("is the registry's to explain, and what it stands for comes from a mirror", async () => {
+    const [mirror, origin] = await Promise.all([tagged(manifest), tagged(manifest)])
+    const { client } = clientOf(origin.host, { mirrors: [`http://${mirror.host}`] })
+    expect(await client.fetchManifest('a', 'b', never)).toMatchObject({ digest: digestOf })
+    expect(origin.seen.map(({ method }) => method)).toEqual(['HEAD'])
+    expect(mirror.seen.map(({ url }) => url)).toEqual([`/v2/a/manifests/${digestOf}`])
+  })
+
+  test('that a mirror knows in an older form is not believed', async () => {
+    const [mirror, origin] = await Promise.all([tagged(Buffer.from('{"old":1}')), tagged(manifest)])
+    const { client } = clientOf(origin.host, { mirrors: [`http://${mirror.host}`] })
+    expect(await client.fetchManifest('a', 'b', never)).toMatchObject({ digest: digestOf })
+  })
+
+  test('is asked of a mirror while the registry can not be reached', async () => {
+    const mirror = await tagged(manifest)
+    const { client, lines } = clientOf('127.0.0.1:1', { mirrors: [`http://${mirror.host}`] })
+    expect(await client.fetchManifest('a', 'b', never)).toMatchObject({ digest: digestOf })
+    expect(lines.join()).toContain('of mirrors alone')
+  })
+
+  test('that the registry lacks is not asked of a mirror', async () => {
+    const mirror = await tagged(manifest)
+    const { host } = await startLyingServer((_, response) => response.writeHead(404).end())
+    const { client } = clientOf(host, { mirrors: [`http://${mirror.host}`] })
+    await expect(client.fetchManifest('a', 'b', never)).rejects.toMatchObject({ code: 'notFound' })
+    expect(mirror.seen).toEqual([])
+  })
+
+  test('is never shown to a mirror with the password of the registry', async () => {
+    const mirror = await startLyingServer((_, response) => {
+      response.writeHead(401, { 'www-authenticate': 'Basic realm="x"' }).end()
+    })
+    const origin = await tagged(manifest)
+    const credentials = { username: 'robot', password: 'secret' }
+    const mirrors = [`http://${mirror.host}`]
+    const { client } = clientOf(origin.host, { mirrors, credentials })
+    expect(await client.fetchManifest('a', 'b', never)).toMatchObject({ digest: digestOf })
+    expect(mirror.seen.map(({ headers }) => headers.authorization)).toEqual([undefined])
   })
 })
 

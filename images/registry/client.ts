@@ -104,7 +104,10 @@ const acceptedManifests = [
   'application/vnd.docker.distribution.manifest.list.v2+json',
 ].join(', ')
 
-/** Tries at a mirror before the next one is asked, and how long one that failed is left alone. */
+/**
+ * Tries before another is asked where there are mirrors, and how long a mirror that failed is left
+ * alone.
+ */
 const mirrorTries = 2
 const mirrorRestMs = 30_000
 
@@ -214,17 +217,15 @@ export function createRegistryClient(
 
   const resolveTag = async (repository: string, reference: string, signal: AbortSignal) => {
     if (isDigest(reference)) return reference
-    const answer = await registry.persist(limits.registryTries, signal, () =>
-      registry.call(
-        {
-          method: 'HEAD',
-          path: `/v2/${repository}/manifests/${reference}`,
-          scope: pull(repository),
-          headers: { accept: acceptedManifests },
-          expect: [200],
-        },
-        signal,
-      ),
+    const answer = await registry.call(
+      {
+        method: 'HEAD',
+        path: `/v2/${repository}/manifests/${reference}`,
+        scope: pull(repository),
+        headers: { accept: acceptedManifests },
+        expect: [200],
+      },
+      signal,
     )
     await answer.discard()
     // Not all registries say it: then the manifest itself is asked for.
@@ -239,7 +240,9 @@ export function createRegistryClient(
     let unreachable: Trouble | undefined
     if (mirrors.length > 0) {
       try {
-        wanted = await resolveTag(repository, reference, signal)
+        wanted = await registry.persist(mirrorTries, signal, () =>
+          resolveTag(repository, reference, signal),
+        )
       } catch (error) {
         signal.throwIfAborted()
         unreachable = troubleOf(error)

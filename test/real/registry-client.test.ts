@@ -1,5 +1,9 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdirSync, statSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { createServer as createHttpServer } from 'node:http'
+import { createServer as createHttpsServer } from 'node:https'
+import { createConnection, createServer, type Server } from 'node:net'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { systemClock } from '../../base/clock.ts'
@@ -41,6 +45,12 @@ function blobOf(bytes: Buffer) {
     sizeBytes: bytes.length,
     read: async (offset: number, length: number) => bytes.subarray(offset, offset + length),
   }
+}
+
+function addressOf(server: Server): string {
+  const address = server.address()
+  if (address === null || typeof address === 'string') throw new Error('no port')
+  return `127.0.0.1:${address.port}`
 }
 
 async function collect(stream: AsyncIterable<Buffer>): Promise<Buffer> {
@@ -116,7 +126,66 @@ describe('a registry with TLS by an authority of its own and a password', () => 
   })
 })
 
+test('no blob is followed from https to http', async () => {
+  const read = (name: string) => readFileSync(join(registry.folder, name))
+  const seen: string[] = []
+  const plain = createHttpServer((request, response) => {
+    seen.push(request.url ?? '')
+    response.end('plain')
+  })
+  const tls = { cert: read('certificate.pem'), key: read('key.pem') }
+  const secure = createHttpsServer(tls, (_, response) => {
+    response.writeHead(307, { location: `http://${addressOf(plain)}/x` }).end()
+  })
+  for (const server of [plain, secure]) {
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    onTestFinished(() => void server.close())
+  }
+  const { authorities = '' } = registry.access
+  const client = connect({ host: addressOf(secure), authorities })
+  const reading = client.readBlob('a', blobOf(Buffer.from('plain')).digest, 9, never)
+  await expect(reading).rejects.toThrow(/from https to http/)
+  expect(seen).toEqual([])
+})
+
 describe('a registry that goes away', () => {
+  test('in the middle of a piece gets the whole blob in the end', async () => {
+    const there = await startTestRegistry()
+    onTestFinished(() => there.stop())
+    const [name = '', port] = there.host.split(':')
+    let cuts = 0
+    // A way to it that breaks once, when some of the second piece has gone.
+    const way = createServer(inner => {
+      const outer = createConnection(Number(port), name)
+      let passedBytes = 0
+      inner.on('data', bytes => {
+        passedBytes += bytes.length
+        if (passedBytes > 700_000 && cuts === 0) {
+          cuts++
+          inner.destroy()
+        }
+      })
+      for (const socket of [inner, outer]) {
+        socket.on('error', () => {})
+        socket.on('close', () => void [inner, outer].map(each => each.destroy()))
+      }
+      inner.pipe(outer).pipe(inner)
+    })
+    way.listen(0, '127.0.0.1')
+    await once(way, 'listening')
+    onTestFinished(() => void way.close())
+    const client = connect(
+      { host: addressOf(way), plainHttp: true },
+      { registryPieceBytes: 500_000 },
+    )
+    const bytes = randomBytes(2_000_000)
+    await client.uploadBlob('team/a', blobOf(bytes), never)
+    expect(cuts).toBe(1)
+    const found = await client.readBlob('team/a', blobOf(bytes).digest, bytes.length, never)
+    expect(found.equals(bytes)).toBe(true)
+  })
+
   test('between two pieces gets the rest when it is back, and nothing twice', async () => {
     const shaky = await startTestRegistry()
     onTestFinished(() => shaky.stop())
