@@ -24,7 +24,7 @@ import { presentFile } from './partial/open-partial-disk.ts'
 import { readPartialFolder } from './partial/partial-folder.ts'
 import { runPreparation } from './partial/prepare.ts'
 import type { Prepared } from './partial/prepare-messages.ts'
-import { createAdmission, spoolStream } from './spool.ts'
+import { createAdmission, smallStepBytes, spoolStream } from './spool.ts'
 import type { StoreContext } from './store-context.ts'
 import { verified } from './verified-stream.ts'
 
@@ -72,7 +72,12 @@ export async function storeBlob(
   try {
     const bytes = verified(stream, { digest: wanted, source: `the ${kind} of ${digest}` })
     await spoolStream(part, bytes, {
-      admission: createAdmission(context.tools.space, context.init.limits.bootFileBytes, undefined),
+      admission: createAdmission(
+        context.tools.space,
+        context.init.limits.bootFileBytes,
+        undefined,
+        smallStepBytes,
+      ),
       onProgress: () => {},
       signal,
     })

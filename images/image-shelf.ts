@@ -7,6 +7,7 @@ import { type Log, messageOf } from '../base/log.ts'
 import { type Random, randomSuffix } from '../base/random.ts'
 import type { ChunkIndex } from './chunk-index.ts'
 import { composeLayers } from './composition.ts'
+import { nameDiskFull } from './disk-space.ts'
 import { imageDigest } from './encode-config.ts'
 import { imageFiles } from './image-files.ts'
 import {
@@ -39,7 +40,10 @@ export interface ImageShelfComponents {
 export interface ImageShelf {
   /** By digest. */
   images: ReadonlyMap<string, ImageFolder>
-  /** An empty folder in which an image can be built; what is left in it is gone after a crash. */
+  /**
+   * An empty folder in which an image can be built; what is left in it is gone after a crash.
+   * @throws diskFull
+   */
   makeIncoming(): string
   /**
    * Moves a sealed folder to its place. An image that is there already stays, and the folder goes;
@@ -80,7 +84,11 @@ export async function loadImageShelf(
     images,
     makeIncoming() {
       const path = join(incoming, randomSuffix(random, 12))
-      makeFolder(path, folderMode)
+      try {
+        makeFolder(path, folderMode)
+      } catch (error) {
+        throw nameDiskFull(error, folder)
+      }
       return path
     },
     put: built => putImage(folder, images, components, built),

@@ -13,12 +13,18 @@ export interface Admission {
 
 /** Asking the system how much is free costs a call: once for so many bytes is enough. */
 const admissionBytes = 64 * 1024 * 1024
+/** The same for files of which most are small. */
+export const smallStepBytes = 2 * 1024 * 1024
 
-/** Lets in at most `limitBytes`, as long as the disk keeps its reserve free. */
+/**
+ * Lets in at most `limitBytes`, as long as the disk keeps its reserve free.
+ * @param stepBytes room that is asked for at once when it is not known how much comes
+ */
 export function createAdmission(
   space: DiskSpace,
   limitBytes: number,
   announcedBytes: number | undefined,
+  stepBytes = admissionBytes,
 ): Admission {
   let askAtBytes = 0
   return {
@@ -29,9 +35,9 @@ export function createAdmission(
         )
       }
       if (doneBytes < askAtBytes) return
-      askAtBytes = doneBytes + admissionBytes
+      askAtBytes = doneBytes + stepBytes
       const restBytes = (announcedBytes ?? Number.POSITIVE_INFINITY) - doneBytes
-      return space.demand(Math.max(0, Math.min(admissionBytes, restBytes)))
+      return space.demand(Math.max(0, Math.min(stepBytes, restBytes)))
     },
     finish(doneBytes) {
       if (announcedBytes === undefined || announcedBytes === doneBytes) return

@@ -11,7 +11,7 @@ import { contentMode, type ImageFolder, privateMode } from './image-folder.ts'
 import { decodeLayerIndex, type LayerIndex } from './layer-index.ts'
 import { blobsOf } from './partial/filling-shelf.ts'
 import type { ScanOptions } from './scanner.ts'
-import { createAdmission, spoolStream } from './spool.ts'
+import { createAdmission, smallStepBytes, spoolStream } from './spool.ts'
 import { runTask } from './task-thread.ts'
 import { verified } from './verified-stream.ts'
 import type {
@@ -162,7 +162,7 @@ async function repairBlob(
     const stream = await repair.fetchBlob(digest)
     if (stream === undefined) return undefined
     await spoolStream(fresh, verified(stream, { digest, source: 'the source of a repair' }), {
-      admission: createAdmission(space, limits.bootFileBytes, undefined),
+      admission: createAdmission(space, limits.bootFileBytes, undefined, smallStepBytes),
       onProgress: () => {},
       signal,
     })

@@ -1,5 +1,5 @@
 import { extentsOf, type LayerView, visibleExtents } from '../composition.ts'
-import { meets, subtractAll, unite } from '../extents.ts'
+import { endOf, meets, subtractAll, unite } from '../extents.ts'
 import type { Extent } from '../layer-index.ts'
 import type { ChunkName } from './partial-disk.ts'
 
@@ -7,8 +7,10 @@ import type { ChunkName } from './partial-disk.ts'
 export interface BasePlan {
   /** Chunks of which the copy has all that is to be seen. */
   kept: ChunkName[]
-  /** Where the copy may have data and the disk has to be zero. */
+  /** Where the copy has data and the disk has to be zero. */
   stale: Extent[]
+  /** The same with what lies between two of them, where that is to be zero too. */
+  holes: Extent[]
 }
 
 /**
@@ -33,7 +35,25 @@ export function planBase(
   const seen = allVisible(image)
   const sizeBytes = image.at(-1)?.index.virtualSizeBytes ?? 0
   const past = { offsetBytes: sizeBytes, lengthBytes: Number.MAX_SAFE_INTEGER - sizeBytes }
-  return { kept, stale: subtractAll(allVisible(base), [...seen, past]) }
+  const right = [...seen, past]
+  const stale = subtractAll(allVisible(base), right)
+  return { kept, stale, holes: joinAcross(stale, right) }
+}
+
+/** Makes one of those between which nothing is to be seen. */
+function joinAcross(stale: readonly Extent[], right: readonly Extent[]): Extent[] {
+  const holes: Extent[] = []
+  for (const extent of stale) {
+    const last = holes.at(-1)
+    const gapBytes = last === undefined ? 0 : extent.offsetBytes - endOf(last)
+    const gap = { offsetBytes: endOf(last), lengthBytes: gapBytes }
+    if (last !== undefined && (gapBytes === 0 || !meets(gap, right))) {
+      last.lengthBytes = endOf(extent) - last.offsetBytes
+    } else {
+      holes.push({ ...extent })
+    }
+  }
+  return holes
 }
 
 /** Where a disk has data. */

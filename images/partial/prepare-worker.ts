@@ -15,11 +15,11 @@ import { subtractAll } from '../extents.ts'
 import { readAt, writeAt } from '../file-bytes.ts'
 import { readFittedLayers } from '../fit-layers.ts'
 import { imageFiles } from '../image-files.ts'
-import { chunkBytes, type Extent, extentBytes } from '../layer-index.ts'
+import { chunkBytes, extentBytes } from '../layer-index.ts'
 import { doTask, type TaskLine } from '../task-worker.ts'
 import { type FillablePartialDisk, openPartialDisk } from './open-partial-disk.ts'
 import type { ChunkName } from './partial-disk.ts'
-import { planBase } from './plan-base.ts'
+import { type BasePlan, planBase } from './plan-base.ts'
 import type {
   LocalPlace,
   PrepareAnswer,
@@ -71,7 +71,7 @@ async function prepare(work: Work): Promise<FillablePartialDisk> {
   const baseViews = composeLayers(base.layers)
   const plan = planBase(composeLayers(content.layers), baseViews, sharedLayers)
   if (clone(basePath, diskPath)) {
-    await clear(work, virtualSizeBytes, plan.stale)
+    await clear(work, virtualSizeBytes, plan)
     const disk = await open()
     disk.assume(plan.kept)
     return await gather(work.line, disk)
@@ -104,12 +104,12 @@ function clone(from: string, diskPath: string): boolean {
 async function clear(
   { line, diskPath }: Work,
   sizeBytes: number,
-  stale: readonly Extent[],
+  { stale, holes: worthwhile }: BasePlan,
 ): Promise<void> {
   const file = openSync(diskPath, 'r+')
   try {
     ftruncateSync(file, sizeBytes)
-    const largest = stale.filter(({ lengthBytes }) => lengthBytes >= holeBytes)
+    const largest = worthwhile.filter(({ lengthBytes }) => lengthBytes >= holeBytes)
     largest.sort((one, other) => other.lengthBytes - one.lengthBytes)
     const extents = largest.slice(0, holesPunched)
     const isPunched = extents.length > 0 && (await isGranted(line, { about: 'holes', extents }))
