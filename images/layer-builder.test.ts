@@ -1,8 +1,18 @@
 import { createHash } from 'node:crypto'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
+import { defaultLimits } from '../base/limits.ts'
+import { createSeededRandom } from '../base/random.ts'
 import { createLayerBuilder } from './layer-builder.ts'
-import { blockBytes, chunkBytes, digestOf, extentBytes } from './layer-index.ts'
+import {
+  blockBytes,
+  chunkBytes,
+  decodeLayerIndex,
+  digestOf,
+  encodeLayerIndex,
+  extentBytes,
+  type LayerChunk,
+} from './layer-index.ts'
 
 test('what is not zero is found, whatever lies where', () => {
   const block = fc.constantFrom('zero', 'data', 'last byte', 'first byte')
@@ -28,21 +38,55 @@ test('what is not zero is found, whatever lies where', () => {
   )
 })
 
-test('a chunk is named by its bytes alone, so a moved one has the same name', () => {
-  const bytes = Buffer.alloc(chunkBytes)
-  bytes.fill('x', blockBytes, 3 * blockBytes)
+/** The chunks of a disk that has these bytes from an offset on. */
+function chunksOf(data: Buffer, offsetBytes = 0): LayerChunk[] {
+  const disk = Buffer.concat([Buffer.alloc(offsetBytes), data])
   const builder = createLayerBuilder()
-  builder.addWindow(0, bytes)
-  builder.addWindow(chunkBytes, Buffer.alloc(chunkBytes))
-  bytes.copyWithin(7 * blockBytes, blockBytes, 3 * blockBytes).fill(0, blockBytes, 3 * blockBytes)
-  builder.addWindow(2 * chunkBytes, bytes)
-  const { chunks } = builder.finish(3 * chunkBytes)
-  const hash = createHash('sha256')
-    .update('x'.repeat(2 * blockBytes))
-    .digest()
-  expect(chunks.map(({ digest }) => digest)).toEqual([digestOf(hash), digestOf(hash)])
-  expect(chunks.map(({ extents }) => extents[0]?.offsetBytes)).toEqual([
-    blockBytes,
-    2 * chunkBytes + 7 * blockBytes,
+  for (let at = 0; at < disk.length; at += chunkBytes) {
+    builder.addWindow(at, disk.subarray(at, at + chunkBytes))
+  }
+  return builder.finish(disk.length).chunks
+}
+
+test('a chunk is named by its bytes alone, and holds 256 KiB to 1 MiB', () => {
+  const random = createSeededRandom(1)
+  const parts = Array.from({ length: 40 }, (_, at) =>
+    // Runs of data and holes of many lengths, and one of which no block has a cut.
+    at === 7 ? Buffer.alloc(5 * chunkBytes, 'x') : random.bytes((1 + (at % 13)) * 16 * blockBytes),
+  )
+  const data = Buffer.concat(parts.flatMap(part => [part, Buffer.alloc(blockBytes)]))
+  const chunks = chunksOf(data)
+  expect(chunks.length).toBeGreaterThan(20)
+  let endBytes = 0
+  for (const [number, { digest, extents }] of chunks.entries()) {
+    const hash = createHash('sha256')
+    for (const { offsetBytes, lengthBytes } of extents) {
+      expect(offsetBytes).toBeGreaterThanOrEqual(endBytes)
+      endBytes = offsetBytes + lengthBytes
+      hash.update(data.subarray(offsetBytes, endBytes))
+    }
+    expect(digestOf(hash.digest())).toBe(digest)
+    expect(extentBytes(extents)).toBeLessThanOrEqual(chunkBytes)
+    if (number === chunks.length - 1) continue
+    expect(extentBytes(extents)).toBeGreaterThanOrEqual(chunkBytes / 4)
+  }
+  const layer = { virtualSizeBytes: data.length, chunks, zeros: [] }
+  expect(decodeLayerIndex(encodeLayerIndex(layer), defaultLimits)).toEqual(layer)
+  const allBytes = chunks.reduce((sum, { extents }) => sum + extentBytes(extents), 0)
+  expect(allBytes).toBe(parts.reduce((sum, part) => sum + part.length, 0))
+})
+
+test('what has moved keeps its chunks, but for a few where it begins', () => {
+  const data = createSeededRandom(2).bytes(16 * chunkBytes)
+  const known = new Set(chunksOf(data).map(({ digest }) => digest))
+  const inserted = Buffer.concat([
+    data.subarray(0, 5 * chunkBytes),
+    createSeededRandom(3).bytes(3 * blockBytes),
+    data.subarray(5 * chunkBytes),
   ])
+  for (const moved of [chunksOf(data, 7 * blockBytes), chunksOf(inserted, chunkBytes)]) {
+    const fresh = moved.filter(({ digest }) => !known.has(digest))
+    expect(moved.length).toBeGreaterThan(25)
+    expect(fresh.length).toBeLessThanOrEqual(5)
+  }
 })

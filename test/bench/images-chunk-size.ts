@@ -49,7 +49,7 @@ const byContent = [64, 128, 256, 512].map(least => ({
   },
   // One block in as many as the least chunk has ends a chunk: twice the least on average.
   endsBehind: (block: Buffer, chunkBlocks: number) =>
-    chunkBlocks >= least / 4 && crc32(block) % (least / 4) === 0,
+    chunkBlocks >= least / 4 && crc32(block.subarray(0, 256)) % (least / 4) === 0,
 }))
 const rules: readonly Rule[] = [...windows, ...byContent]
 const bootMs = 180_000
@@ -141,6 +141,7 @@ function cut(raw: string, { limitBytes, endsBehind }: Rule): CutChunk[] {
     for (let at = 0; at < length; at += blockBytes) {
       const block = window.subarray(at, at + blockBytes)
       if (block.equals(zero)) continue
+      if (endsBehind && isFarFrom(extents, offset + at)) flush()
       extend(extents, offset + at)
       blocks.push(Buffer.from(block))
       const isFull = blocks.length * blockBytes === limitBytes
@@ -150,6 +151,12 @@ function cut(raw: string, { limitBytes, endsBehind }: Rule): CutChunk[] {
   flush()
   closeSync(file)
   return chunks
+}
+
+/** What an import does likewise: a hole of 1 MiB ends a chunk. */
+function isFarFrom(extents: readonly Extent[], offsetBytes: number): boolean {
+  const last = extents.at(-1)
+  return last !== undefined && offsetBytes - last.offsetBytes - last.lengthBytes >= 1024 * KiB
 }
 
 function extend(extents: Extent[], offsetBytes: number): void {
