@@ -39,6 +39,8 @@ export interface LibraryDisk {
   format: StatedFormat
   /** Throws contentDiffers at its end when the file was changed meanwhile. */
   stream: AsyncIterable<Uint8Array>
+  /** As disks from elsewhere have it; nothing is open that the library itself does not close. */
+  close(): Promise<void>
 }
 
 /**
@@ -131,6 +133,7 @@ function describeDisk(file: LibraryFile, sizeBytes: number, signal: AbortSignal)
     sizeBytes,
     format: path.endsWith('.qcow2') ? 'qcow2' : 'auto',
     stream: readFileWhole(file, signal),
+    close: async () => {},
   }
 }
 
