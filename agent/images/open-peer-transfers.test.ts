@@ -32,7 +32,7 @@ function sourceOf(name: string, transfers: OwnPeerTransfers) {
   return source
 }
 
-test('members of a fleet fetch from each other, across renewals, until they are removed', async () => {
+test('members fetch from each other, across renewals, until they are removed', async () => {
   const fleet = makeFleet()
   const first = await fleet.begin()
   const second = await fleet.join(await tokenOf(first))

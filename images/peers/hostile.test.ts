@@ -87,7 +87,7 @@ test('requests that are none are refused, and others are answered on', async () 
   expect((await collect(opened.fetch([0, 1], signal))).numbers).toEqual([0, 1])
 })
 
-test('who reads nothing costs little memory, keeps nobody else waiting, and is cut off', async () => {
+test('who reads nothing costs little memory, delays nobody, and is cut off', async () => {
   const image = await makePeerImage(temporaryFolder(), [incompressible(16 * MiB)])
   const authority = makePeerAuthority()
   const [serving, slow, other] = ['serving', 'slow', 'other'].map(name =>

@@ -35,8 +35,8 @@ export interface PeerConnection {
 const connectMs = 5_000
 const backoff = { firstMs: 250, mostMs: 15_000 }
 /**
- * Bytes that may be under way: of one answer, and of all of them. 10 Gbit/s at a round trip of 10 ms
- * are 12.5 MB.
+ * Bytes that may be under way: of one answer, and of all of them. 10 Gbit/s at a round trip of
+ * 10 ms are 12.5 MB.
  */
 const streamWindowBytes = 8 * 1024 * 1024
 const sessionWindowBytes = 32 * 1024 * 1024

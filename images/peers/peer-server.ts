@@ -12,8 +12,8 @@ export interface PeerServerComponents {
   /** Whose a certificate (DER) is; undefined unless it is a member's, now. */
   findMember: FindMember
   /**
-   * Something that was verified is not any more what it was. It is not served again before `setImage`
-   * says the image anew; called once for each chunk.
+   * Something that was verified is not any more what it was. It is not served again before
+   * `setImage` says the image anew; called once for each chunk.
    */
   onRot(rot: Rot): void
   /** The thread died, and nothing is served any more. Not called after `close`. */

@@ -6,7 +6,7 @@ import {
   type ServerHttp2Stream,
 } from 'node:http2'
 import type { AddressInfo, Socket } from 'node:net'
-import type { Clock } from '../../base/clock.ts'
+import type { Clock, Timer } from '../../base/clock.ts'
 import { MacfleetError } from '../../base/errors.ts'
 import type { Limits } from '../../base/limits.ts'
 import { type Log, messageOf } from '../../base/log.ts'
@@ -80,7 +80,7 @@ export async function startPeerService(
   server.on('session', session => {
     const gate = createMemberGate(session, components)
     gates.set(session, gate)
-    session.setTimeout(limits.transferIdleMs, () => session.destroy())
+    endWhenIdle(session, limits.transferIdleMs, components.clock)
     session.on('error', error => log.debug({ error: messageOf(error) }, 'a session failed'))
     session.once('close', () => gates.delete(session))
     gate.recheck()
@@ -106,6 +106,25 @@ export async function startPeerService(
       await closed
     },
   }
+}
+
+/** Ends a session on which nothing was asked for so long. */
+function endWhenIdle(session: ServerHttp2Session, idleMs: number, clock: Clock): void {
+  let streams = 0
+  let timer: Timer
+  const wait = (): void => {
+    timer = clock.setTimer(idleMs, () => session.destroy())
+  }
+  wait()
+  session.once('close', () => timer.cancel())
+  session.on('stream', stream => {
+    streams++
+    timer.cancel()
+    stream.once('close', () => {
+      streams--
+      if (streams === 0 && !session.destroyed) wait()
+    })
+  })
 }
 
 /** Enough for all that one host may ask for at once. */

@@ -26,7 +26,7 @@ async function layerOf(
 const digests = (bytes: readonly Buffer[]) =>
   bytes.map(each => `sha256:${createHash('sha256').update(each).digest('hex')}`)
 
-test('another host gets an image: its config, index and kernel, and chunks as it asks', async () => {
+test('a host gets an image: its config, index and kernel, and chunks as it asks', async () => {
   const kernel = incompressible(3 * MiB + 5)
   const image = await makePeerImage(temporaryFolder(), [incompressible(12 * MiB)], kernel)
   const host = await startServingHost([image.served])

@@ -82,7 +82,8 @@ export interface PeerImage {
 
 /**
  * Makes the folder of an image.
- * @param layers the bytes of each layer's disk, base first; blocks of zeros are as in the layer below
+ * @param layers the bytes of each layer's disk, base first; blocks of zeros are as in the layer
+ * below
  */
 export async function makePeerImage(
   folder: string,
