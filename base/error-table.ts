@@ -621,7 +621,7 @@ export const errorTable = {
     reason: 'Invalid',
     httpStatus: 422,
     sentence: 'no disk is taken from {source}: {detail}',
-    next: 'It has to hold one file, /disk/NAME.qcow2, .raw or .img (docs/IMAGE-FORMAT.md)',
+    next: 'It has to hold one file, /disk/NAME.qcow2, .raw or .img (docs/IMAGE-SOURCES.md)',
   },
 
   // Machines on their host
