@@ -144,6 +144,9 @@ describe('which chunk is asked of which source', () => {
     choice.setHeld('peer', undefined)
     expect(choice.choose('origin', room, 0)).toEqual([])
     expect(choice.choose('origin', { ...room, relief: true }, 0)).toHaveLength(4)
+    choice.setHeld('peer', bits(8, [1, 2, 3]))
+    const all = choice.choose('origin', { ...room, count: 99, relief: true }, 0)
+    expect(all.sort()).toEqual([0, 1, 2, 3, 4, 5, 6, 7])
   })
 
   test('whatever happens, only what is missing and had is chosen, and never asked of three', () => {

@@ -132,7 +132,7 @@ export function createChoice(init: ChoiceInit, components: { random: Random }): 
     setHeld: (id, held) => setHeld(state, id, held ?? allBits(init.numbers.count)),
     setUsable: (id, usable) => setUsable(state, id, usable),
     setSharers(hosts) {
-      state.sharers = hosts
+      state.sharers = [...new Set(hosts)].filter(host => host !== init.host)
       state.shares = undefined
     },
     urge(number, nowMs) {
@@ -264,27 +264,27 @@ function chooseUrgent(state: State, id: string, source: Source, nowMs: number): 
 }
 
 function choose(state: State, id: string, source: Source, room: Room, nowMs: number): number[] {
-  const chosen: number[] = []
+  const chosen = new Set<number>()
   let left = room.bytes
   /** @returns whether there is room for more */
   const take = (number: number): boolean => {
     const bytes = state.init.numbers.bytesOf(number)
-    if (chosen.length > 0 && bytes > left) return false
-    chosen.push(number)
+    if (chosen.size > 0 && bytes > left) return false
+    chosen.add(number)
     left -= bytes
-    return left > 0 && chosen.length < room.count
+    return left > 0 && chosen.size < room.count
   }
   const isFree = (number: number): boolean =>
-    !state.requests.has(number) && canBring(state, source, number, nowMs)
+    !chosen.has(number) && !state.requests.has(number) && canBring(state, source, number, nowMs)
   for (const number of state.guessed) {
     if (!isFree(number) || (source.origin && heldByPeers(state, number))) continue
-    if (!take(number)) return chosen
+    if (!take(number)) return [...chosen]
   }
-  if (!room.background || chosen.length > 0) return chosen
+  if (!room.background || chosen.size > 0) return [...chosen]
   if (source.origin) takeFromOrigin(state, room, isFree, take)
   else takeRarest(state, source, isFree, take)
-  if (chosen.length === 0) takeOverdue(state, id, source, nowMs, take)
-  return chosen
+  if (chosen.size === 0) takeOverdue(state, id, source, nowMs, take)
+  return [...chosen]
 }
 
 /** Of a sample from a random place on, first what the fewest peers have. */

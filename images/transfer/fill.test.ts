@@ -85,7 +85,7 @@ test('who reads in a row hardly waits: it is guessed ahead', async () => {
   expect(took).toBeLessThan(1.5 * 96 * 40)
 })
 
-test('with no source left a read fails in time and says why; when one is back it goes on', async () => {
+test('with no source left a read fails in time and says why, and later it goes on', async () => {
   const { swarm, fill } = startOne()
   await pass(swarm, 1_000)
   swarm.setDown('registry', true)

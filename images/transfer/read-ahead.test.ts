@@ -28,7 +28,7 @@ test('a reader that has not read for long is forgotten', () => {
   expect(ahead.onRead(4096, 4096)).toBe(0)
 })
 
-test('a window grows while answers come soon, shrinks while they come late, within its bounds', () => {
+test('a window grows while answers come soon, and shrinks while they come late', () => {
   const window = createWindow(32 * MiB)
   for (let at = 0; at < 20; at++) window.took(10, 400)
   expect(window.bytes()).toBe(32 * MiB)

@@ -75,7 +75,7 @@ test('fills an image, and says how far it is and what is stored', async () => {
   await filling.stop()
 })
 
-test('a host that serves rot is dropped, remembered and told of; the rest comes from elsewhere', async () => {
+test('a host that serves rot is dropped, remembered and told of', async () => {
   const rotten = vi.fn()
   const { transfers } = startTransfers(rotten)
   const [bad, good] = [sourceFolder(), sourceFolder()]
