@@ -30,10 +30,25 @@ describe('a Debian guest', { concurrent: false }, () => {
     expect(timings?.agentMs).toBeGreaterThan(timings?.firstConsoleByteMs ?? 0)
   }, 200_000)
 
-  test('whose daemon is killed in the middle of its commit goes on, thawed', async () => {
+  test('goes on when nobody waits for its commit any more, and nothing is left of it', async () => {
     await inside('head -c 30000000 /dev/urandom > /var/tmp/much; sync')
+    const client = spawn(
+      join(checkout, 'bin/macfleet'),
+      ['--socket', host.host.socket, 'image', 'commit', 'deb', 'left'],
+      { env: { ...process.env, MACFLEET_CONFIG_DIR: join(host.folder, 'config') } },
+    )
+    await until('its disk is being copied', copies)
+    client.kill('SIGKILL')
+    await until('the copy is gone', () => (copies() === undefined ? true : undefined))
+    await until('so is the image', async () =>
+      (await host.macfleet('get', 'image', 'left')).code === 4 ? true : undefined,
+    )
+    expect(await inside('sync && echo on')).toBe('on\n')
+  }, 100_000)
+
+  test('whose daemon is killed in the middle of its commit goes on, thawed', async () => {
     const committing = host.macfleet('image', 'commit', 'deb', 'tools')
-    const [copy = ''] = await until('its disk is being copied', () => copies() || undefined)
+    const [copy = ''] = await until('its disk is being copied', copies)
     await host.kill()
     expect((await committing).code).toBe(1)
     expect(existsSync(copy)).toBe(true)
