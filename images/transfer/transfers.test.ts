@@ -94,7 +94,7 @@ test('a host that serves rot is dropped, remembered and told of', async () => {
   expect(askedChunks(bad)).toBe(asked)
 })
 
-test('a source that cuts every answer, and one that stands still, do not keep the others', async () => {
+test('sources that cut every answer, or stand still, do not keep the others', async () => {
   const { transfers } = startTransfers()
   const folders = [sourceFolder(), sourceFolder(), sourceFolder()]
   const [cutting = '', still = '', good = ''] = folders

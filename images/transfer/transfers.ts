@@ -40,7 +40,11 @@ export interface Filling {
    * @param owner the only user who may connect; undefined when that is us
    */
   serve(path: string, owner?: { uid: number; gid: number }): Promise<Serving>
-  /** Resolves when everything is here, verified and durable. Rejects with diskFull and the like. */
+  /**
+   * Resolves when everything is here, verified and durable; exports go on until they are closed.
+   * Rejects with diskFull and the like, when nothing of it is open any more, and with
+   * imageFillEnded when it was stopped.
+   */
   readonly done: Promise<void>
   stop(): Promise<void>
 }
