@@ -19,7 +19,7 @@ export const bench: Bench = {
     say(`${count} hosts in one fleet, and a registry`)
     const stage = await createImageRack({ hosts: count }, step => afterwards(step))
     const reference = await fillRegistry(stage, sizeBytes)
-    for (const { name } of stage.rack.hosts) await stage.rack.slow(name, megabits)
+    for (const { name } of stage.rack.hosts) await stage.rack.links.slow(name, megabits)
     const seconds: Record<'one' | 'all' | 'skopeo', number[]> = { one: [], all: [], skopeo: [] }
     const copies: Record<'all' | 'skopeo', number[]> = { all: [], skopeo: [] }
     for (let round = 1; round <= (quick ? 1 : 3); round++) {

@@ -88,6 +88,10 @@ async function pushImage({ rack, registry, hosts }: ImageRack, beyondBytes: numb
     await appendFile(disk, piece)
   }
   await rm(noise)
+  // A partition of its own: the guest makes its root as large as the disk lets it.
+  const input = `start=${systemBytes / 512}, type=83\n`
+  const append = ['--append', '--no-reread', '-q', disk]
+  await runCommand('sfdisk', append, { timeoutMs: 10_000, input })
   const name = hosts[0]?.name ?? ''
   const reference = `${registry.host}/bench/debian:1`
   await rack.must(name, 'image', 'import', disk, '--name', 'debian', '--format', 'raw')
