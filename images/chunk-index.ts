@@ -1,6 +1,6 @@
 import { rename, rm } from 'node:fs/promises'
 import { Level } from 'level'
-import { failure } from '../base/errors.ts'
+import { failure, messageOf } from '../base/errors.ts'
 import { makeFolder } from '../base/files.ts'
 import type { Log } from '../base/log.ts'
 import { digestOf, type Extent, hashOf, type LayerChunk } from './layer-index.ts'
@@ -71,7 +71,11 @@ function createChunkIndex(folder: string, database: Level<string, string>): Chun
     try {
       return await work()
     } catch (error) {
-      throw causeCode(error) === 'LEVEL_CORRUPTION' ? damaged(folder, error) : error
+      if (causeCode(error) === 'LEVEL_CORRUPTION') throw damaged(folder, error)
+      // LevelDB has no code for it, only the system's words.
+      if (!messageOf(error).includes('No space left on device')) throw error
+      const detail = 'no space left for the index of chunks'
+      throw failure('diskFull', { folder, detail }, { cause: error })
     }
   }
   return {
