@@ -45,7 +45,7 @@ async function importNoise(store: ImageStore, seed: number, sizeBytes = 4 * MiB)
   return (await store.importImage({ path }, { format: 'raw' })).digest
 }
 
-test('room is made by what was not used for the longest, and by nothing that is needed', async () => {
+test('room is made by what was not used for the longest, never by what is needed', async () => {
   const images = join(temporaryFolder(), 'images')
   const kept = new Set<string>()
   const store = await openStore(images, 23 * MiB, ({ digest }) => kept.has(digest))
