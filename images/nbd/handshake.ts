@@ -82,7 +82,7 @@ async function takeData(
 ): Promise<Buffer | 'left' | 'tooBig'> {
   if (lengthBytes <= optionBytes) return (await input.take(lengthBytes)) ?? 'left'
   if (lengthBytes > limits.nbdRequestBytes || option === options.exportName) return 'left'
-  if (!(await input.skip(lengthBytes))) return 'left'
+  if (!(await input.passOver(lengthBytes))) return 'left'
   socket.write(optionReply(option, optionReplies.tooBig))
   return 'tooBig'
 }

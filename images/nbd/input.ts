@@ -5,10 +5,10 @@ export interface Input {
   /** Exactly so many bytes; undefined when the connection ended before. */
   take(lengthBytes: number): Promise<Buffer | undefined>
   /** Passes over bytes without keeping them. @returns whether they came */
-  skip(lengthBytes: number): Promise<boolean>
+  passOver(lengthBytes: number): Promise<boolean>
 }
 
-const skippedAtOnce = 65_536
+const passedAtOnce = 65_536
 
 /** Reads a socket; one reader at a time. */
 export function createInput(socket: Socket): Input {
@@ -33,11 +33,11 @@ export function createInput(socket: Socket): Input {
       await promise
     }
   }
-  const skip = async (lengthBytes: number): Promise<boolean> => {
-    for (let left = lengthBytes; left > 0; left -= skippedAtOnce) {
-      if ((await take(Math.min(left, skippedAtOnce))) === undefined) return false
+  const passOver = async (lengthBytes: number): Promise<boolean> => {
+    for (let left = lengthBytes; left > 0; left -= passedAtOnce) {
+      if ((await take(Math.min(left, passedAtOnce))) === undefined) return false
     }
     return true
   }
-  return { take, skip }
+  return { take, passOver }
 }

@@ -54,7 +54,7 @@ export async function answerRequests(
     if (request.command === commands.write) {
       // What is to be written comes at once, whatever we say to it.
       if (request.lengthBytes > limits.nbdRequestBytes) return
-      if (!(await input.skip(request.lengthBytes))) return
+      if (!(await input.passOver(request.lengthBytes))) return
     }
     const heldBytes = request.command === commands.read ? readableBytes(request, limits) : 0
     await room.enter(heldBytes, init.signal)
