@@ -679,6 +679,12 @@ export const errorTable = {
     sentence: 'image {name} is {wanted}, what was sent is {found}',
     next: 'Send the same file, or import it under another name',
   },
+  libraryMissing: {
+    reason: 'Invalid',
+    httpStatus: 422,
+    sentence: 'this host has no library of images',
+    next: 'Name its folder as imageLibrary in the configuration of every host',
+  },
   imageNotHere: {
     reason: 'ServiceUnavailable',
     httpStatus: 503,

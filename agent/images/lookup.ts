@@ -1,5 +1,6 @@
 import { failure } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
+import type { Library } from '../../images/library/library.ts'
 import { createRegistryClient, type RegistryClient } from '../../images/registry/client.ts'
 import type { RegistryComponents } from '../../images/registry/endpoint.ts'
 import { type ImageReference, parseReference } from '../../images/registry/reference.ts'
@@ -12,6 +13,35 @@ import { type AccessComponents, registryAccess } from './registry-access.ts'
 /** What looking up needs. */
 export interface LookupComponents extends RegistryComponents, AccessComponents {
   log: Log
+  /** The folder that the configuration names; undefined when it names none. */
+  library: Library | undefined
+}
+
+/** @throws libraryMissing */
+export function needLibrary({ library }: Pick<LookupComponents, 'library'>): Library {
+  if (library !== undefined) return library
+  throw failure('libraryMissing', {})
+}
+
+/** An image of ours in its source, looked up by what the source was found to be. */
+export async function findImage(
+  image: Image,
+  components: LookupComponents,
+  signal: AbortSignal,
+): Promise<FoundImage | undefined> {
+  const { source } = image.spec
+  const resolved = image.status?.resolved
+  if (resolved === undefined) return undefined
+  if (source?.registry !== undefined) {
+    return await findInRegistry(resolved, image, components, signal)
+  }
+  if (source?.library === undefined) return undefined
+  const { arch } = image.spec
+  const found = await needLibrary(components).resolve(source.library, { arch }, signal)
+  if (found.kind !== 'image') return undefined
+  const { config, layers, locations, digest, reference } = found
+  const parts = { config, layers, locations }
+  return { parts, digest, resolved: reference, source: found.source }
 }
 
 /** An image of ours as its source has it. */
@@ -55,8 +85,8 @@ export async function lookUpReference(
   }
 }
 
-/** An image of ours in a registry, as a source of its chunks. @throws imageDiffers */
-export async function findInRegistry(
+/** An image of ours in a registry, as a source of its chunks. */
+async function findInRegistry(
   text: string,
   image: Image,
   components: LookupComponents,

@@ -5,7 +5,7 @@ import type { Objects } from '../../cluster/objects.ts'
 import { credentialsFor } from '../../images/registry/docker-config.ts'
 import type { RegistryAccess } from '../../images/sources/source.ts'
 import { dockerConfig, secretKind } from '../../resources/secret.ts'
-import type { Config } from '../config.ts'
+import type { Config, RegistrySettings } from '../config.ts'
 
 /** Which registry, for whom. */
 export interface AccessRequest {
@@ -31,10 +31,11 @@ export async function registryAccess(
   { config, objects }: AccessComponents,
 ): Promise<RegistryAccess> {
   const { host } = request
-  const { mirrors, plainHttp, authoritiesFile } = config.registries[host] ?? {}
+  const settings = config.registries[host] ?? {}
+  const { mirrors, plainHttp } = settings
   const text = await credentialsText(request, config.registryCredentialsFile, objects)
   const credentials = text === undefined ? undefined : credentialsFor(host, text)
-  const authorities = authoritiesFile === undefined ? undefined : await readText(authoritiesFile)
+  const authorities = await authoritiesOf(settings)
   return {
     host,
     ...(mirrors && { mirrors }),
@@ -42,6 +43,13 @@ export async function registryAccess(
     ...(authorities !== undefined && { authorities }),
     ...(credentials && { credentials }),
   }
+}
+
+/** Certificates that the operator trusts for a server, PEM. @throws fileUnreadable */
+export async function authoritiesOf({
+  authoritiesFile,
+}: RegistrySettings): Promise<string | undefined> {
+  return authoritiesFile === undefined ? undefined : await readText(authoritiesFile)
 }
 
 async function credentialsText(

@@ -10,7 +10,8 @@ import { withCondition } from '../../resources/condition.ts'
 import type { Image } from '../../resources/image.ts'
 import type { ImageSource } from '../../resources/image-source.ts'
 import type { ImageStatus } from './image-status.ts'
-import { type LookupComponents, lookUpReference, openRegistry } from './lookup.ts'
+import { type LookupComponents, lookUpReference, needLibrary, openRegistry } from './lookup.ts'
+import { authoritiesOf } from './registry-access.ts'
 
 /** What resolving needs. */
 export interface ResolverComponents extends LookupComponents {
@@ -47,25 +48,60 @@ export function createSourceResolver(components: ResolverComponents): SourceReso
   return {
     async resolve(image, onProgress, signal) {
       const source: ImageSource = image.spec.source ?? {}
+      const how = { onProgress, signal }
       if (source.url !== undefined) {
         const disk = await openUrl({ ...source, url: source.url }, components, signal)
-        return await takeIn(image, disk, { onProgress, signal, resolved: source.url }, components)
+        // What follows the path may be a key.
+        const resolved = source.url.replace(/[?#].*$/s, '')
+        return await takeIn(image, disk, { ...how, resolved }, components)
+      }
+      if (source.library !== undefined) {
+        return await resolveInLibrary(image, source.library, how, components)
       }
       const found = await lookUpReference(source.registry ?? '', image, components, signal)
       if (found.kind === 'image') {
         return describe(found.config, found.digest, found.reference, components)
       }
-      return await takeWrapped(image, found, { onProgress, signal }, components)
+      return await takeWrapped(image, found, how, components)
     },
   }
 }
 
+async function resolveInLibrary(
+  image: Image,
+  name: string,
+  how: { onProgress: OnProgress; signal: AbortSignal },
+  components: ResolverComponents,
+): Promise<ResolvedStatus> {
+  const { signal } = how
+  const { arch } = image.spec
+  const found = await needLibrary(components).resolve(name, { arch }, signal)
+  if (found.kind === 'image') {
+    return describe(found.config, found.digest, found.reference, components)
+  }
+  const bounds = components.limits
+  const disk =
+    found.kind === 'disk'
+      ? found
+      : await openWrappedDisk(found.image, found.wrapped, { bounds, signal })
+  return await takeIn(image, disk, { ...how, resolved: found.reference }, components)
+}
+
 async function openUrl(
   { url, digest }: ImageSource & { url: string },
-  { clock, log, limits }: ResolverComponents,
+  { clock, log, limits, config }: ResolverComponents,
   signal: AbortSignal,
 ): Promise<Bare> {
-  const init = { url, ...(digest !== undefined && { digest }) }
+  // Servers that the operator named are trusted with addresses of this host's own networks.
+  const { host } = new URL(url)
+  const named = config.registries[host]
+  const authorities = named && (await authoritiesOf(named))
+  const init = {
+    url,
+    ...(digest !== undefined && { digest }),
+    ...(named !== undefined && { hosts: [host] }),
+    ...(authorities !== undefined && { authorities }),
+  }
   return await openRemoteDisk(init, { clock, log, limits }, signal)
 }
 

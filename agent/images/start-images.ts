@@ -11,6 +11,7 @@ import type { Store } from '../../cluster/store/store.ts'
 import { imageFiles } from '../../images/image-files.ts'
 import { decodeConfig } from '../../images/image-record.ts'
 import type { ImageStore } from '../../images/image-store.ts'
+import { openLibrary } from '../../images/library/library.ts'
 import { createImagePusher } from '../../images/push/image-pusher.ts'
 import { createTransfers } from '../../images/transfer/create-transfers.ts'
 import { createOpener } from '../../images/transfer/open-source.ts'
@@ -21,7 +22,7 @@ import type { Undo } from '../undo.ts'
 import { createFillings, type Fillings } from './fillings.ts'
 import { readHeldImage } from './held-image.ts'
 import type { ImageSupply } from './image-supply.ts'
-import { findInRegistry } from './lookup.ts'
+import { findImage } from './lookup.ts'
 import { createImageSupply } from './open-supply.ts'
 import { createImageOrigins } from './origins.ts'
 import type { PeerTransfers } from './peer-transfers.ts'
@@ -75,15 +76,14 @@ export function startImages(
     undo.add(peers.onTls(tls => transfers.setTls(tls)))
   }
   const openSource = createOpener({ ...components, tls: () => peers?.tls() })
-  const lookup = { ...components, config }
+  const { imageLibrary } = config
+  const library = imageLibrary === undefined ? undefined : openLibrary(imageLibrary, components)
+  undo.add(() => library?.close())
+  const lookup = { ...components, config, library }
   const origins = createImageOrigins({
     ...components,
     peer: name => (name === hostName ? undefined : peers?.peer(name)),
-    async find(image, signal) {
-      const text = image.status?.resolved
-      if (image.spec.source?.registry === undefined || text === undefined) return undefined
-      return await findInRegistry(text, image, lookup, signal)
-    },
+    find: (image, signal) => findImage(image, lookup, signal),
   })
   const shared = { ...components, config, hostName, origins, openSource, transfers }
   const serve = (digest: string, news: 'begun' | 'progress' | 'whole' | 'ended'): void => {
