@@ -146,6 +146,22 @@ function openShell(folder: GuestFolder): LazyGuest['run'] {
   }
 }
 
+test('clients of others read the export as it is', async () => {
+  const folder = temporaryFolder()
+  const [image, copy, socket] = ['image', 'copy', 'nbd.sock'].map(name => join(folder, name))
+  const content = Buffer.concat([randomBytes(1 << 20), Buffer.alloc(3 << 20), randomBytes(5000)])
+  await writeFile(image ?? '', content, { mode: 0o444 })
+  await startExporter(socket ?? '', image ?? '')
+  const uri = `nbd+unix:///?socket=${socket}`
+  const run = (command: string, args: string[]) => runCommand(command, args, { timeoutMs: 10_000 })
+  expect((await run('nbdinfo', ['--size', uri])).stdout.trim()).toBe(String(content.length))
+  expect((await run('nbdinfo', ['--is', 'read-only', uri])).stdout).toBe('')
+  await run('nbdcopy', [uri, copy ?? ''])
+  expect(content.equals(await readFile(copy ?? ''))).toBe(true)
+  const compared = await run('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', uri, image ?? ''])
+  expect(compared.stdout).toContain('identical')
+})
+
 const readDisk = 'echo 3 >/proc/sys/vm/drop_caches; sha256sum </dev/vda'
 
 const isIn = (guest: Guest, runState: RunState) =>
