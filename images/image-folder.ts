@@ -2,10 +2,10 @@ import { chmod, open, readdir, readFile, stat, writeFile } from 'node:fs/promise
 import { join } from 'node:path'
 import { Value } from 'typebox/value'
 import { syncFolder, writeFileAtomic } from '../base/files.ts'
+import { decodeConfig } from './decode-config.ts'
 import { encodeConfig, imageDigest } from './encode-config.ts'
 import { imageFiles, layerFile, locationsFile } from './image-files.ts'
 import {
-  decodeConfig,
   type ImageConfig,
   type ImageRecord,
   type ImageState,

@@ -1,7 +1,8 @@
 import { expect, test } from 'vitest'
 import { isFailure } from '../base/errors.ts'
+import { decodeConfig } from './decode-config.ts'
 import { encodeConfig } from './encode-config.ts'
-import { decodeConfig, type ImageConfig } from './image-record.ts'
+import type { ImageConfig } from './image-record.ts'
 
 const digest = `sha256:${'0'.repeat(64)}`
 const config: ImageConfig = {

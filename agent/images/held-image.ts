@@ -1,8 +1,9 @@
 import { readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { isErrno } from '../../base/files.ts'
+import { decodeConfig } from '../../images/decode-config.ts'
 import { imageFiles, locationsFile } from '../../images/image-files.ts'
-import { decodeConfig, type ImageConfig } from '../../images/image-record.ts'
+import type { ImageConfig } from '../../images/image-record.ts'
 import type { ImageStore } from '../../images/image-store.ts'
 
 /** An image that lies here whole, as its folder has it. */

@@ -63,7 +63,8 @@ async function credentialsText(
   if (type === dockerConfig.type && value !== undefined) {
     return Buffer.from(value, 'base64').toString('utf8')
   }
-  const detail = `Secret ${secret} is not of type ${dockerConfig.type}, or lacks ${dockerConfig.key}`
+  const { type: wanted, key } = dockerConfig
+  const detail = `Secret ${secret} is not of type ${wanted}, or lacks ${key}`
   throw failure('registryCredentialsInvalid', { registry: host, detail })
 }
 

@@ -1,10 +1,11 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { failure } from '../../base/errors.ts'
+import { decodeConfig } from '../decode-config.ts'
 import { imageDigest } from '../encode-config.ts'
 import { readFittedLayers } from '../fit-layers.ts'
 import { imageFiles } from '../image-files.ts'
-import { decodeConfig, type ImageConfig } from '../image-record.ts'
+import type { ImageConfig } from '../image-record.ts'
 import type { LayerIndex, LayerIndexBounds } from '../layer-index.ts'
 import { type FillablePartialDisk, openPartialDisk } from './open-partial-disk.ts'
 

@@ -93,7 +93,7 @@ test('a partial image gives what it has, and more as it fills', async () => {
   expect((await collect(layer.fetch([0], signal))).numbers).toEqual([0])
 })
 
-test('of a layer that others cover, what is seen whole is given, from whichever image', async () => {
+test('of a covered layer what is seen whole is given, from whichever image', async () => {
   const base = incompressible(4 * MiB)
   const above = Buffer.alloc(4 * MiB)
   incompressible(4096).copy(above, MiB + 8192)

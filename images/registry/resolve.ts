@@ -2,6 +2,7 @@ import Type, { type Static } from 'typebox'
 import { Value } from 'typebox/value'
 import { failure } from '../../base/errors.ts'
 import type { Limits } from '../../base/limits.ts'
+import { decodeConfig } from '../decode-config.ts'
 import {
   checkManifest,
   type Descriptor,
@@ -9,7 +10,7 @@ import {
   type ImageManifest,
   isImageManifest,
 } from '../format/manifest.ts'
-import { decodeConfig, type ImageConfig } from '../image-record.ts'
+import type { ImageConfig } from '../image-record.ts'
 import { type ContainerImage, readContainerImage } from '../wrapped/container-image.ts'
 import type { FetchedManifest, RegistryClient } from './client.ts'
 import { formatReference, type ImageReference, isDigest } from './reference.ts'

@@ -56,7 +56,8 @@ const bootMs = 180_000
 const megabyte = 1e6
 
 /**
- * What the size of chunks, and where they are cut, costs and brings: bytes that a lazy boot of the Debian guest fetches,
+ * What the size of chunks, and where they are cut, costs and brings: bytes that a lazy boot of the
+ * Debian guest fetches,
  * bytes that the same guest built again with one package more moves, and the size of the index.
  */
 export const bench: Bench = {

@@ -35,7 +35,7 @@ export const bench: Bench = {
       const beganMs = performance.now()
       const pull = ['image', 'pull', image.reference, '--name', name, '--lazy']
       await stage.rack.must(host.name, ...pull)
-      times.lazy.push(await boot(stage, host.name, name, 'first', beganMs))
+      times.lazy.push(await boot(stage, [host.name, name, 'first'], beganMs, say))
       const isWhole = ({ status }: { status?: { hosts?: string[] } }) => status?.hosts?.length === 1
       await stage.untilImage(host.name, name, isWhole, bootMs)
       times.whole.push((performance.now() - beganMs) / 1000)
@@ -46,7 +46,7 @@ export const bench: Bench = {
         await stage.rack.links.heal(stage.registryHost)
       }
       await stage.rack.must(host.name, 'delete', 'vm', 'first')
-      times.local.push(await boot(stage, host.name, name, 'second', performance.now()))
+      times.local.push(await boot(stage, [host.name, name, 'second'], performance.now(), say))
       await stage.rack.must(host.name, 'delete', 'vm', 'second')
       await stage.rack.must(host.name, 'image', 'rm', name)
       const [lazy, local, whole] = [times.lazy, times.local, times.whole].map(all => all.at(-1))
@@ -103,14 +103,14 @@ async function pushImage({ rack, registry, hosts }: ImageRack, beyondBytes: numb
 /** @returns seconds from `beganMs` until the machine answers SSH */
 async function boot(
   { rack }: ImageRack,
-  host: string,
-  image: string,
-  name: string,
+  [host, image, name]: readonly [string, string, string],
   beganMs: number,
+  say: (text: string) => void,
 ): Promise<number> {
   const size = ['--cpu', '2', '--memory', '512Mi']
   await rack.must(host, 'run', image, '--name', name, ...size)
-  await rack.untilMachine(host, name, isReady, bootMs)
+  const { status } = await rack.untilMachine(host, name, isReady, bootMs)
+  say(`${image}: ${JSON.stringify(status?.bootTimings)}`)
   return Math.round((performance.now() - beganMs) / 10) / 100
 }
 

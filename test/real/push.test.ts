@@ -8,12 +8,12 @@ import { systemClock } from '../../base/clock.ts'
 import { defaultLimits, type Limits } from '../../base/limits.ts'
 import { silentLog } from '../../base/log.ts'
 import { createSeededRandom, systemRandom } from '../../base/random.ts'
+import { decodeConfig } from '../../images/decode-config.ts'
 import { decodeLocations } from '../../images/format/locations.ts'
 import { checkManifest, decodeManifest } from '../../images/format/manifest.ts'
 import { mediaTypes } from '../../images/format/media-types.ts'
 import { checkChunk, decodeFrame, digestBytes } from '../../images/format/packs.ts'
 import { imageFiles } from '../../images/image-files.ts'
-import { decodeConfig } from '../../images/image-record.ts'
 import { decodeLayerIndex, extentBytes } from '../../images/layer-index.ts'
 import { createImagePusher, type ImagePusherComponents } from '../../images/push/image-pusher.ts'
 import type { PushProgress } from '../../images/push/progress.ts'
@@ -110,7 +110,7 @@ function halfNoise(lengthBytes: number, seed: number): Buffer {
   return bytes
 }
 
-test('an image that was pushed can be read by its format, and skopeo reads and copies it', async () => {
+test('what was pushed can be read by its format, and skopeo reads and copies it', async () => {
   const folder = temporaryFolder()
   const image = writeLayeredImage(join(folder, 'image'), 64 * MiB, [
     {

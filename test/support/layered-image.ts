@@ -9,12 +9,13 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { defaultLimits } from '../../base/limits.ts'
+import { decodeConfig } from '../../images/decode-config.ts'
 import { describeLayer } from '../../images/describe-layer.ts'
 import { encodeConfig } from '../../images/encode-config.ts'
 import { digestBytes } from '../../images/format/packs.ts'
 import { imageFiles, layerFile } from '../../images/image-files.ts'
 import type { ImageFolder } from '../../images/image-folder.ts'
-import { decodeConfig, type ImageConfig } from '../../images/image-record.ts'
+import type { ImageConfig } from '../../images/image-record.ts'
 import {
   blockBytes,
   chunkBytes,
