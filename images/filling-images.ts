@@ -18,6 +18,7 @@ import {
   sealDisk,
 } from './image-folder.ts'
 import type { ImageRecord, ImageUser } from './image-record.ts'
+import { letGo } from './image-removal.ts'
 import { changeState, demandUnused } from './image-users.ts'
 import { type BlobKind, blobsOf, type FillingFolder } from './partial/filling-shelf.ts'
 import { presentFile } from './partial/open-partial-disk.ts'
@@ -181,6 +182,7 @@ async function clearAway(context: StoreContext, digest: string): Promise<void> {
   const image = findFilling(context, digest)
   const content = await readPartialFolder(image.path, digest, context.init.limits).catch(() => {})
   const incoming = shelf.makeIncoming()
+  await letGo(context, digest)
   await filling.take(digest, join(incoming, folderName(digest)))
   // The names of a whole image's chunks are the same.
   if (!shelf.images.has(digest)) {

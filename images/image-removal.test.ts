@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { writeFileSync } from 'node:fs'
+import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
 import { type Clock, systemClock } from '../base/clock.ts'
@@ -13,6 +13,7 @@ import { sandboxIdentity } from '../test/support/sandbox-identity.ts'
 import { contentOf, fillImage } from '../test/support/store-images.ts'
 import { temporaryFolder } from '../test/support/temporary-folder.ts'
 import { type ImageStore, openImageStore } from './image-store.ts'
+import type { ImageStoreInit } from './store-context.ts'
 
 const MiB = 1024 * 1024
 
@@ -20,7 +21,7 @@ const MiB = 1024 * 1024
 async function openStore(
   folder: string,
   imageQuotaBytes: number,
-  keep?: (record: { digest: string }) => boolean,
+  more: Partial<ImageStoreInit> = {},
 ): Promise<ImageStore> {
   let wallMs = 1e12
   const clock: Clock = {
@@ -32,7 +33,7 @@ async function openStore(
   }
   const limits = { ...defaultLimits, imageReserveBytes: 0, imageQuotaBytes }
   const store = await openImageStore(
-    { folder, limits, sandboxIdentity, ...(keep ? { keep } : {}) },
+    { folder, limits, sandboxIdentity, ...more },
     { clock, log: silentLog, random: systemRandom, run: runCommand },
   )
   onTestFinished(() => store.close())
@@ -48,7 +49,9 @@ async function importNoise(store: ImageStore, seed: number, sizeBytes = 4 * MiB)
 test('room is made by what was not used for the longest, never by what is needed', async () => {
   const images = join(temporaryFolder(), 'images')
   const kept = new Set<string>()
-  const store = await openStore(images, 23 * MiB, ({ digest }) => kept.has(digest))
+  const store = await openStore(images, 23 * MiB, {
+    keep: ({ digest }) => kept.has(digest),
+  })
   const [used, pinned, wanted, old, recent] = [
     await importNoise(store, 1),
     await importNoise(store, 2),
@@ -83,4 +86,28 @@ test('room is made by what was not used for the longest, never by what is needed
   expect(await storeFolders(images)).toMatchObject({ incoming: [] })
   const du = execFileSync('du', ['-s', '--block-size=1', images], { encoding: 'utf8' })
   expect(await store.usedBytes()).toBe(Number(du.split('\t')[0]))
+})
+
+test('whoever has the files of an image open lets go of them before they go', async () => {
+  const seen: [string, boolean][] = []
+  const evicted: string[] = []
+  const store: ImageStore = await openStore(join(temporaryFolder(), 'images'), 14 * MiB, {
+    async onRemove(digest) {
+      const folder = store.partial(digest)?.folder ?? join(store.diskPath(digest), '..')
+      seen.push([digest, existsSync(folder)])
+      throw new Error('what others do wrong keeps nothing')
+    },
+    onEvicted: digest => evicted.push(digest),
+  })
+  const [one, two] = [await importNoise(store, 1), await importNoise(store, 2)]
+  await store.remove(one)
+  expect(seen).toEqual([[one, true]])
+  const three = await importNoise(store, 3)
+  const { digest } = await fillImage(store, randomImage({ seed: 4, layerCount: 1, diskBlocks: 90 }))
+  await store.discard(digest)
+  expect(evicted).toEqual([])
+  await store.makeRoom(8 * MiB)
+  expect(seen).toEqual([one, digest, two].map(each => [each, true]))
+  expect(evicted).toEqual([two])
+  expect(store.list().map(record => record.digest)).toEqual([three])
 })

@@ -1,4 +1,6 @@
-import { sleep } from '../base/clock.ts'
+import { sleep, withTimeout } from '../base/clock.ts'
+import { failure } from '../base/errors.ts'
+import { messageOf } from '../base/log.ts'
 import { findShortage } from './disk-space.ts'
 import { recordOf } from './image-folder.ts'
 import type { ImageRecord } from './image-record.ts'
@@ -11,9 +13,27 @@ export async function removeImage(
   digest: string,
 ): Promise<{ freedBytes: number }> {
   demandUnused(digest, findWhole(context, digest).state)
+  await letGo(context, digest)
   const freedBytes = await context.shelf.take(digest)
   context.components.log.info({ image: digest, freedBytes }, 'an image was removed')
   return { freedBytes }
+}
+
+/** How long others have to close an image's files; what is open longer only frees its room late. */
+const letGoMs = 5_000
+
+/** Lets others close the files of an image that goes. */
+export async function letGo(context: StoreContext, digest: string): Promise<void> {
+  const { onRemove } = context.init
+  if (onRemove === undefined) return
+  const { clock, log } = context.components
+  try {
+    const what = 'closing the files of an image'
+    const late = () => failure('timeout', { what, timeoutMs: letGoMs })
+    await withTimeout(clock, letGoMs, onRemove(digest), late)
+  } catch (error) {
+    log.warn({ image: digest, error: messageOf(error) }, 'files of an image may be open still')
+  }
 }
 
 /** Whether nobody would miss an image. */
@@ -72,6 +92,8 @@ export async function makeRoom(
       isIdle(context, record.digest, keep) ? removeImage(context, record.digest) : undefined,
     )
     if (freed === undefined) continue
+    context.metrics.evicted()
+    context.init.onEvicted?.(record.digest)
     removed.push(record)
     freedBytes += freed.freedBytes
     const isEnough = freed.freedBytes >= short

@@ -28,6 +28,10 @@ export interface ImageStoreInit {
   rebuildIndex?: boolean
   /** Images that are not to be removed when room is made, besides those used or pinned. */
   keep?: (record: ImageRecord) => boolean
+  /** An image, whole or on its way, is about to go: whoever has its files open lets go of them. */
+  onRemove?: (digest: string) => Promise<void>
+  /** An image was removed to make room. */
+  onEvicted?: (digest: string) => void
 }
 
 /** What an image store needs. */
