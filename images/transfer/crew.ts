@@ -46,6 +46,8 @@ interface Context {
   originBestPerSecond: number
   peersSinceMs: number | undefined
   relief: boolean
+  /** When something was last asked for that no guest waits for. */
+  backgroundAtMs: number
   pumping: boolean
   closed: boolean
   nextId: number
@@ -65,9 +67,15 @@ const missedMs = 5_000
 const guestAimMs = 100
 const aimMs = 400
 const guestNearMs = 30_000
-/** After a guest waited, nothing else is asked for, then little, for so long. */
-const quietMs = 250
-const littleMs = 1_500
+/**
+ * After a guest waited, nothing else is asked for, then little, for so long: a guest that boots
+ * waits again and again, each time for what it has just learnt that it needs. On a link of 100
+ * Mbit/s a boot among background requests took as long as the whole image.
+ */
+const quietMs = 2_000
+const littleMs = 4_000
+/** A guest that never ceases to read must not keep the image from becoming whole. */
+const starvedMs = 30_000
 const urgentAtOnce = 8
 /** Peers that bring less than this together are no help. */
 const leastPeerBytesPerSecond = 1 * MiB
@@ -85,6 +93,7 @@ export function createCrew(init: CrewInit, components: FillComponents): Crew {
     originBestPerSecond: 0,
     peersSinceMs: undefined,
     relief: false,
+    backgroundAtMs: components.clock.monotonicMs(),
     pumping: false,
     closed: false,
     nextId: 0,
@@ -258,7 +267,8 @@ function pump(context: Context): void {
     }
   }
   const sinceGuestMs = nowMs - init.lastGuestMs()
-  const background = init.wantsAll() && !init.guestsWait() && sinceGuestMs >= quietMs
+  const isQuiet = !init.guestsWait() && sinceGuestMs >= quietMs
+  const background = init.wantsAll() && (isQuiet || nowMs - context.backgroundAtMs >= starvedMs)
   const aim = sinceGuestMs < guestNearMs ? guestAimMs : aimMs
   for (const lane of lanes) {
     for (;;) {
@@ -271,6 +281,7 @@ function pump(context: Context): void {
       }
       const numbers = init.choice.choose(lane.id, room, nowMs)
       if (numbers.length === 0) break
+      if (room.background) context.backgroundAtMs = nowMs
       ask(context, lane, numbers, aim, nowMs)
     }
   }
