@@ -31,7 +31,8 @@ export async function registryAccess(
   { config, objects }: AccessComponents,
 ): Promise<RegistryAccess> {
   const { host } = request
-  const settings = config.registries[host] ?? {}
+  const isNamed = Object.hasOwn(config.registries, host)
+  const settings = (isNamed && config.registries[host]) || {}
   const { mirrors, plainHttp } = settings
   const text = await credentialsText(request, config.registryCredentialsFile, objects)
   const credentials = text === undefined ? undefined : credentialsFor(host, text)
@@ -42,6 +43,8 @@ export async function registryAccess(
     ...(plainHttp && { plainHttp }),
     ...(authorities !== undefined && { authorities }),
     ...(credentials && { credentials }),
+    // Else an image could have us ask services of this host that are nobody else's.
+    ...(!isNamed && { outwardOnly: true }),
   }
 }
 

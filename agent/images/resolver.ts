@@ -94,7 +94,7 @@ async function openUrl(
 ): Promise<Bare> {
   // Servers that the operator named are trusted with addresses of this host's own networks.
   const { host } = new URL(url)
-  const named = config.registries[host]
+  const named = Object.hasOwn(config.registries, host) ? config.registries[host] : undefined
   const authorities = named && (await authoritiesOf(named))
   const init = {
     url,

@@ -272,12 +272,21 @@ describe('inward addresses', () => {
   test.each([
     ['127.0.0.1', '127.9.9.9', '169.254.169.254', '0.0.0.0', '[::1]', '[fe80::1]', 'localhost'],
     ['[::ffff:127.0.0.1]', 'a.localhost', '::1'],
+    ['[::ffff:169.254.169.254]', '[64:ff9b::169.254.169.254]', '[64:ff9b::127.0.0.1]'],
+    ['[fd00:ec2::254]', '100.100.100.200', '168.63.129.16'],
   ])('are known: %s', (...hosts) => {
     expect(hosts.filter(host => !isInward(host))).toEqual([])
   })
 
   test('do not take in others', () => {
-    const others = ['10.0.0.1', '192.168.1.1', '[2001:db8::1]', 'registry.example.test']
+    const others = [
+      '10.0.0.1',
+      '[64:ff9b::10.0.0.1]',
+      '100.100.100.1',
+      '192.168.1.1',
+      '[2001:db8::1]',
+      'registry.example.test',
+    ]
     expect(others.filter(isInward)).toEqual([])
   })
 

@@ -230,6 +230,15 @@ describe('trouble', () => {
     await expect(client.ping(never)).rejects.toThrow(/registry 127.0.0.1:1: nobody listens there/)
   })
 
+  test('that only a user named is not asked inside this host', async () => {
+    const { host, seen } = await startLyingServer((_, response) => response.end('metadata'))
+    const { client } = clientOf(host, { outwardOnly: true })
+    await expect(client.ping(never)).rejects.toThrow(/inside this host/)
+    const { client: named } = clientOf(`localhost:${host.split(':')[1]}`, { outwardOnly: true })
+    await expect(named.ping(never)).rejects.toThrow(/inside this host/)
+    expect(seen).toEqual([])
+  })
+
   test('is told of when it does not speak TLS', async () => {
     const { host } = await startLyingServer((_, response) => response.end())
     const { client } = clientOf(host, { plainHttp: false })

@@ -372,7 +372,7 @@ function open(access: RegistryAccess, components: RegistryComponents) {
     if (isRegistryHost(one)) continue
     throw failure('referenceInvalid', { reference: one.slice(0, 100), detail: 'it is not a host' })
   }
-  const hosts = [host, ...named.map(mirror => mirror.host)]
+  const hosts = [...(access.outwardOnly ? [] : [host]), ...named.map(mirror => mirror.host)]
   const transport = createTransport({ hosts, ...(authorities && { authorities }) }, components)
   const create = (init: Parameters<typeof createEndpoint>[0]): Endpoint =>
     createEndpoint(init, transport, components)

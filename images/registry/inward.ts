@@ -2,9 +2,9 @@ import { type LookupAddress, type LookupOptions, lookup } from 'node:dns'
 import { BlockList, isIP } from 'node:net'
 
 /**
- * Addresses that mean another service to each host: this host itself, and its link (where clouds
- * keep the metadata of their machines, passwords among it). A registry that the operator did not
- * put there must not send us there.
+ * Addresses that mean another service to each host: this host itself, its link, and where else
+ * clouds keep the metadata of their machines, passwords among it. A registry that the operator did
+ * not put there must not send us there.
  */
 const inward = new BlockList()
 inward.addSubnet('0.0.0.0', 8)
@@ -13,6 +13,11 @@ inward.addSubnet('169.254.0.0', 16)
 inward.addAddress('::', 'ipv6')
 inward.addAddress('::1', 'ipv6')
 inward.addSubnet('fe80::', 10, 'ipv6')
+for (const metadata of ['100.100.100.200', '168.63.129.16']) inward.addAddress(metadata)
+inward.addAddress('fd00:ec2::254', 'ipv6')
+// The first two through a gateway from IPv6 to IPv4 (RFC 6052).
+inward.addSubnet('64:ff9b::7f00:0', 104, 'ipv6')
+inward.addSubnet('64:ff9b::a9fe:0', 112, 'ipv6')
 
 /** Whether a host of a URL, a name or an address, is such. Other names show it once resolved. */
 export function isInward(hostname: string): boolean {

@@ -75,6 +75,8 @@ export interface RegistryAccess {
   /** Trusted beside the system's authorities, PEM. */
   authorities?: string
   credentials?: { username: string; password: string }
+  /** Only a user named it: it is not reached where an address means this host or its link. */
+  outwardOnly?: boolean
 }
 
 /** Another host of the fleet, by its transfer port (peers/). */
