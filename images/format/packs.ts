@@ -30,6 +30,8 @@ export function decodeFrame(frame: Uint8Array, plainBytes: number): Buffer {
   try {
     plain = zstdDecompressSync(frame, {
       maxOutputLength: plainBytes,
+      // One piece: Node would put it together from pieces of 16 KiB, which takes as long again.
+      chunkSize: Math.max(64, plainBytes + 64),
       params: { [constants.ZSTD_d_windowLogMax]: windowLogMax },
     })
   } catch (error) {
