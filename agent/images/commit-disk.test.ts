@@ -40,10 +40,15 @@ async function stoppedMachine(
 }
 
 /** Makes the machine's disk anew, with some things written upon an image. */
-function writeDisk({ images, tracked }: Committable, base: ImageRecord, commands: string[]): void {
+function writeDisk(
+  { images, tracked }: Committable,
+  base: ImageRecord,
+  commands: string[],
+  size = '8M',
+): void {
   const options = ['-o', 'cluster_size=128k,extended_l2=on']
   const { disk } = tracked.folder
-  execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', ...options, disk, '8M'])
+  execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', ...options, disk, size])
   const graph = {
     driver: 'qcow2',
     file: { driver: 'file', filename: disk },
@@ -61,7 +66,12 @@ function writeDisk({ images, tracked }: Committable, base: ImageRecord, commands
 async function commit(
   { images, tracked }: Committable,
   parent: ImageRecord,
-  init: { commitLayers?: number; signal?: AbortSignal; afterCopy?: () => void } = {},
+  init: {
+    commitLayers?: number
+    signal?: AbortSignal
+    afterCopy?: () => void
+    size?: string
+  } = {},
 ): Promise<ImageRecord> {
   const { commitLayers = 32, signal = new AbortController().signal } = init
   const limits = { ...defaultLimits, imageReserveBytes: 0, commitLayers }
@@ -71,7 +81,7 @@ async function commit(
   const copy = await copyDisk(tracked, watch, components)
   try {
     init.afterCopy?.()
-    return await makeImage(parent, copy, watch, components)
+    return await makeImage({ parent, size: init.size }, copy, watch, components)
   } finally {
     await copy.close()
   }
@@ -121,6 +131,17 @@ test('a machine that is started meanwhile is refused, and nothing is left', asyn
   expect(isFailure(at, 'commitRefused')).toBe(true)
   const left = await storeFolders(join(made.folder, 'images'))
   expect(left).toEqual({ images: [expect.any(String)], incoming: [] })
+})
+
+test('a disk that says that it is larger than it was made is refused', async () => {
+  const made = await stoppedMachine()
+  writeDisk(made, made.parent, ['write -P 1 1M 64k'], '64M')
+  const refused = await commit(made, made.parent).catch(error => error)
+  expect(isFailure(refused, 'imageRefused')).toBe(true)
+  const smaller = await commit(made, made.parent, { size: '63Mi' }).catch(error => error)
+  expect(isFailure(smaller, 'imageRefused')).toBe(true)
+  const grown = await commit(made, made.parent, { size: '64Mi' })
+  expect(grown.virtualSizeBytes).toBe(64 * MiB)
 })
 
 test('a commit that nobody waits for leaves nothing', async () => {

@@ -4,7 +4,9 @@ import { failure } from '../../base/errors.ts'
 import { openCommitLayer } from '../../images/commit/commit-layer.ts'
 import { layerFile } from '../../images/image-files.ts'
 import type { ImageRecord } from '../../images/image-record.ts'
+import { blockBytes } from '../../images/layer-index.ts'
 import { openGuestFile } from '../../kvm/guest-file.ts'
+import { type Quantity, quantityValue } from '../../resources/quantity.ts'
 import type { TellProgress } from '../image-controller.ts'
 import type { MachineContext } from '../machine/machine-context.ts'
 import type { Tracked } from '../machine/tracked.ts'
@@ -96,17 +98,27 @@ async function openDisk(tracked: Tracked): Promise<DiskCopy> {
   return { file, check, close: () => file.close() }
 }
 
+/** A machine's disk, as it was made: upon an image, of a size (that of the image when undefined). */
+export interface CommittedDisk {
+  parent: ImageRecord
+  size: Quantity | undefined
+}
+
 /**
  * Makes an image of a disk and the image below it.
  * @throws imageRefused, diskFull, commitRefused, the signal's reason
  */
 export async function makeImage(
-  parent: ImageRecord,
+  { parent, size }: CommittedDisk,
   copy: DiskCopy,
   { onProgress, signal }: CommitWatch,
   components: CommitDiskComponents,
 ): Promise<ImageRecord> {
-  const { images, limits } = components
+  const { images } = components
+  // What a guest that took over its QEMU says of the size would be ours to hold in memory.
+  const madeBytes = size === undefined ? parent.virtualSizeBytes : quantityValue(size)
+  const diskBytes = Math.min(components.limits.diskBytes, roundUp(madeBytes))
+  const limits = { ...components.limits, diskBytes }
   const diskPath = images.diskPath(parent.digest)
   const indexes = parent.layerDigests.map((_, at) => join(dirname(diskPath), layerFile(at)))
   const layers = await Promise.all(indexes.map(path => readFile(path)))
@@ -133,6 +145,11 @@ export async function makeImage(
   } finally {
     await disk.close()
   }
+}
+
+/** Overlays are made of whole blocks. */
+function roundUp(bytes: number): number {
+  return Math.ceil(bytes / blockBytes) * blockBytes
 }
 
 /** Makes one layer of an image with very many: each costs memory, and requests when it is pulled. */

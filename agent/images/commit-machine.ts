@@ -109,7 +109,8 @@ async function commit(
       const copy = await copyDisk(found.tracked, { onProgress, signal }, components)
       unfrozen = copy.unfrozen
       try {
-        return await makeImage(found.parent, copy, { onProgress, signal }, components)
+        const disk = { parent: found.parent, size: machine.spec.disk }
+        return await makeImage(disk, copy, { onProgress, signal }, components)
       } finally {
         await copy.close()
       }
