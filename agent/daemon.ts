@@ -30,6 +30,7 @@ import { inspectGuestHost } from './guest-host.ts'
 import { ownVersion, startHostController } from './host-controller.ts'
 import { imageGuard, startImageController } from './image-controller.ts'
 import { startCommits } from './images/commit-machine.ts'
+import { createSpareImages } from './images/spare-images.ts'
 import { startImages } from './images/start-images.ts'
 import { startMachineController } from './machine/controller.ts'
 import { startMonitor } from './monitor.ts'
@@ -89,13 +90,17 @@ async function startParts(
   const config = { ...settings, hostName: ground.host }
   const { store, freshStore, lease, guardian } = ground
   const diskReserveBytes = quantityValue(config.diskReserve)
+  const spare = createSpareImages()
   const images = await openImageStore(
     {
       folder: join(config.dataDir, 'images'),
-      limits: { ...limits, imageReserveBytes: diskReserveBytes },
+      limits: { ...limits, imageReserveBytes: diskReserveBytes, ...quotaOf(config) },
       sandboxIdentity: process.getuid?.() === 0 ? nobody : undefined,
       // The images are the truth, the index only says where their chunks are.
       rebuildIndex: true,
+      keep: spare.keep,
+      onEvicted: spare.evicted,
+      onRemove: async digest => await ground.transfers?.server.removeImage(digest),
     },
     components,
   )
@@ -138,6 +143,7 @@ async function startParts(
       config,
       hostName: host.name,
       peers: ground.transfers,
+      spare,
       onChange: () => imageController.refresh(),
     },
     shared,
@@ -183,7 +189,7 @@ async function startParts(
       fleet: ground.operations,
       staleSince: ground.staleSince,
       subresources: createSubresources(
-        { machines, imageController, commits, accessKey, pushImage: hostImages.push },
+        { machines, imageController, commits, accessKey, hostImages },
         context,
       ),
     },
@@ -193,6 +199,10 @@ async function startParts(
   log.info({ socket: config.socket, version: ownVersion() }, 'macfleetd is ready')
   // Not the guardian: a daemon that waits for it is well, and a restart would not bring it back.
   return { checkHealth: ground.checkHealth, stop: () => undo.run(log) }
+}
+
+function quotaOf({ imageQuota }: Config): { imageQuotaBytes?: number } {
+  return imageQuota === undefined ? {} : { imageQuotaBytes: quantityValue(imageQuota) }
 }
 
 /** Without ssh-keygen there is no `exec` with a terminal; everything else works. */

@@ -34,16 +34,26 @@ export function latest(told: string | undefined, own: string): string {
 }
 
 /**
- * Takes a host that is a member no more out of the holders of every image: it can't say so itself,
+ * Takes a host that is a member no more out of what images say of hosts: it can't say so itself,
  * and images that it used could never be deleted. May be repeated. @throws unavailable
  */
 export async function dropHolder(name: string, objects: Objects): Promise<void> {
   const { items } = await objects.list(imageKind)
   for (const { metadata, status } of items) {
-    if (!holdersOf(status).some(({ host }) => host === name)) continue
+    const named = [...holdersOf(status), ...(status?.filling ?? [])]
+    if (!named.some(({ host }) => host === name)) continue
     await objects.changeStatus(imageKind, metadata, told => {
       if (told === undefined) return undefined
-      return { ...told, ...heldBy(holdersOf(told).filter(({ host }) => host !== name)) }
+      const holders = holdersOf(told).filter(({ host }) => host !== name)
+      return { ...withoutFilling(told, name), ...heldBy(holders) }
     })
   }
+}
+
+/** An image is not on its way to a host, or no more. */
+export function withoutFilling(status: ImageStatus, host: string): ImageStatus {
+  if (status.filling === undefined) return status
+  const { filling, ...rest } = status
+  const others = filling.filter(each => each.host !== host)
+  return others.length === 0 ? rest : { ...rest, filling: others }
 }

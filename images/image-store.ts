@@ -133,6 +133,11 @@ export interface ImageStore {
    * were not used for the longest. Imports and `begin` do this by themselves.
    */
   makeRoom(neededBytes: number): Promise<{ removed: ImageRecord[]; freedBytes: number }>
+  /**
+   * Calls back when an image has become whole here, wherever it came from.
+   * @returns to be called to end it
+   */
+  onWhole(listener: (digest: string) => void): () => void
   /** Bytes that the whole folder takes, as `du` counts them. */
   usedBytes(): Promise<number>
   /** Ends the imports under way and gives the folder free. */
@@ -173,7 +178,16 @@ async function loadContext(
   const { clock, log, random, run } = components
   const filling = await loadFillingShelf(join(folder, 'filling'), log)
   const { images } = filling
-  const shelf = await loadImageShelf(folder, { filling: images, chunks, log, random, limits })
+  const loaded = await loadImageShelf(folder, { filling: images, chunks, log, random, limits })
+  const onWhole = new Set<(digest: string) => void>()
+  const shelf = {
+    ...loaded,
+    async put(built: Parameters<typeof loaded.put>[0]) {
+      const digest = await loaded.put(built)
+      for (const listener of onWhole) listener(digest)
+      return digest
+    },
+  }
   const space = createDiskSpace({
     folder,
     reserveBytes: limits.imageReserveBytes,
@@ -183,7 +197,7 @@ async function loadContext(
   const sandbox = createSandbox(run, identity)
   const tools = { clock, sandbox, space, limits, identity, qemuImg: init.qemuImg ?? 'qemu-img' }
   const context: StoreContext = {
-    ...{ init, components, tools, chunks, shelf, filling },
+    ...{ init, components, tools, chunks, shelf, filling, onWhole },
     turns: createTurns(),
     metrics: createImageMetrics(components.metrics, () => shelf.images.size),
     ...{ works: new Map(), imports: new Set(), begins: new Map(), copied: new Map() },
@@ -204,6 +218,10 @@ function createStore(context: StoreContext): ImageStore {
     )
   return {
     ...createLookups(context),
+    onWhole(listener) {
+      context.onWhole.add(listener)
+      return () => context.onWhole.delete(listener)
+    },
     ...createFillings(context),
     importImage: (source, options) => admitImport(context, source, options),
     derive: derivation => deriveImage(context, derivation),

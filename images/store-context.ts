@@ -50,6 +50,8 @@ export interface StoreContext {
   tools: DiskImportComponents
   chunks: ChunkIndex
   shelf: ImageShelf
+  /** See ImageStore.onWhole. */
+  onWhole: Set<(digest: string) => void>
   filling: FillingShelf
   turns: Turns
   metrics: ImageMetrics

@@ -15,8 +15,11 @@ export interface FillingsComponents extends PartsComponents {
 
 /** Who is told of what happens. */
 export interface FillingsInit {
-  /** It has begun, got further (a few times a second at most), became whole, or was given up. */
-  onNews(digest: string, news: 'begun' | 'progress' | 'whole' | 'ended'): void
+  /**
+   * It has begun, got further (a few times a second at most), became whole, or was given up: with
+   * an error when nobody wanted that.
+   */
+  onNews(digest: string, news: 'begun' | 'progress' | 'whole' | 'ended', error?: unknown): void
   /** More of its chunks are durable. */
   onStored(digest: string, layer: number, chunks: number[]): void
 }
@@ -46,6 +49,7 @@ export function createFillings(init: FillingsInit, components: FillingsComponent
   const { images, transfers, origins, log } = components
   const filling = new Map<string, Filling>()
   const beginning = new Map<string, Promise<void>>()
+  const dropping = new Set<string>()
   const stopping = new AbortController()
 
   const find = (digest: string): ProvidedImage | undefined => {
@@ -89,8 +93,9 @@ export function createFillings(init: FillingsInit, components: FillingsComponent
         error => {
           filling.delete(digest)
           if (stopping.signal.aborted) return
+          if (dropping.has(digest)) return init.onNews(digest, 'ended')
           log.warn({ image: digest, error: messageOf(error) }, 'an image did not arrive')
-          init.onNews(digest, 'ended')
+          init.onNews(digest, 'ended', error)
         },
       )
   }
@@ -140,6 +145,7 @@ export function createFillings(init: FillingsInit, components: FillingsComponent
       under.setSources(sources)
     },
     async drop(digest) {
+      await beginning.get(digest)?.catch(() => {})
       const under = filling.get(digest)
       if (images.partial(digest) === undefined) return
       // Refused before anything stops: a machine goes on.
@@ -147,11 +153,18 @@ export function createFillings(init: FillingsInit, components: FillingsComponent
         const users = images.users(digest).map(({ name }) => name)
         throw failure('imageInUse', { digest, users: users.join(', ') })
       }
-      await under?.stop()
-      filling.delete(digest)
-      await images.discard(digest).catch(error => {
-        if (!isFailure(error, 'notFound')) throw error
-      })
+      dropping.add(digest)
+      try {
+        await under?.stop()
+        filling.delete(digest)
+        await images.discard(digest).catch(error => {
+          if (!isFailure(error, 'notFound')) throw error
+          // It became whole just then.
+          return images.get(digest) && images.remove(digest)
+        })
+      } finally {
+        dropping.delete(digest)
+      }
     },
     async stop() {
       stopping.abort(failure('unavailable', closing))

@@ -11,7 +11,7 @@ import type { Store } from '../../cluster/store/store.ts'
 import { decodeConfig } from '../../images/decode-config.ts'
 import { imageFiles } from '../../images/image-files.ts'
 import type { ImageStore } from '../../images/image-store.ts'
-import { openLibrary } from '../../images/library/library.ts'
+import { type Library, openLibrary } from '../../images/library/library.ts'
 import { createImagePusher } from '../../images/push/image-pusher.ts'
 import { createTransfers } from '../../images/transfer/create-transfers.ts'
 import { createOpener } from '../../images/transfer/open-source.ts'
@@ -22,13 +22,15 @@ import type { Undo } from '../undo.ts'
 import { createFillings, type Fillings } from './fillings.ts'
 import { readHeldImage } from './held-image.ts'
 import type { ImageSupply } from './image-supply.ts'
-import { findImage } from './lookup.ts'
+import { findImage, needLibrary } from './lookup.ts'
 import { createImageSupply } from './open-supply.ts'
 import { createImageOrigins } from './origins.ts'
 import type { PeerTransfers } from './peer-transfers.ts'
-import { startPullController } from './pull-controller.ts'
+import { type PullController, startPullController } from './pull-controller.ts'
 import { pushImage } from './push.ts'
+import { createImageRepairs, type ImageRepairs } from './repairs.ts'
 import { createSourceResolver } from './resolver.ts'
+import { keepRoom, type SpareImages } from './spare-images.ts'
 
 /** Which host, and what it may use. */
 export interface ImagesInit {
@@ -36,6 +38,7 @@ export interface ImagesInit {
   hostName: string
   /** Undefined for a host without a fleet. */
   peers: PeerTransfers | undefined
+  spare: SpareImages
   /** An image has come or gone here: the others are to be told. */
   onChange(): void
 }
@@ -59,6 +62,9 @@ export interface HostImages {
   fillings: Fillings
   /** See pushImage (push.ts). */
   push(image: Image, request: PushRequest & { signal: AbortSignal }): AsyncIterable<PushEvent>
+  repairs: ImageRepairs
+  /** @throws libraryMissing */
+  library(): Library
 }
 
 /** Takes up images on their way, and brings what this host is to hold. */
@@ -92,12 +98,13 @@ export function startImages(
       log.warn({ image: digest, error: messageOf(error) }, 'an image is not given to other hosts')
     })
   }
-  let look = (_: string): void => {}
+  let controller: PullController | undefined
   const fillings = createFillings(
     {
-      onNews(digest, news) {
-        serve(digest, news)
-        look(digest)
+      onNews(digest, news, error) {
+        if (news !== 'whole') serve(digest, news)
+        if (error !== undefined) controller?.failed(digest, error)
+        else controller?.look(digest)
         if (news !== 'progress') init.onChange()
       },
       onStored: (digest, layer, chunks) => peers?.server.addStored(digest, layer, chunks),
@@ -105,17 +112,27 @@ export function startImages(
     shared,
   )
   undo.add(() => fillings.stop())
+  // Also what was imported here, or made of a machine.
+  undo.add(images.onWhole(digest => serve(digest, 'whole')))
   for (const { digest } of images.list()) serve(digest, 'whole')
   for (const digest of fillings.all().keys()) serve(digest, 'begun')
   const resolver = createSourceResolver({ ...lookup })
-  const controller = startPullController({ ...shared, fillings, resolver })
-  undo.add(() => controller.stop())
-  look = digest => controller.look(digest)
+  const started = startPullController({ ...shared, fillings, resolver })
+  undo.add(() => started.stop())
+  controller = started
   const pusher = createImagePusher(join(config.dataDir, 'pushes'), {
     ...components,
     findChunk: digest => images.findChunk(digest),
   })
+  const onMended = (digest: string) => serve(digest, 'whole')
+  const repairs = createImageRepairs({ ...shared, onMended })
+  undo.add(() => repairs.stop())
+  if (peers !== undefined) undo.add(peers.onRot(rot => repairs.onRot(rot)))
+  undo.add(init.spare.follow({ hostName, onEvicted: init.onChange }, components))
+  undo.add(keepRoom(images, components))
   return {
+    repairs,
+    library: () => needLibrary({ library }),
     supply: createImageSupply({ ...components, fillings }),
     fillings,
     push: (image, request) => pushImage(image, request, { ...shared, ...lookup, pusher }),
