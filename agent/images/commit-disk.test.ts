@@ -111,6 +111,15 @@ test('commits lie upon each other, up to a bound: then they become one layer', a
   for (const { digest } of [second, third]) expect((await images.verify(digest)).bad).toEqual([])
 })
 
+test('what a commit makes on the way stays when others had it before', async () => {
+  const made = await stoppedMachine()
+  writeDisk(made, made.parent, ['write -P 1 1M 64k'])
+  const theirs = await commit(made, made.parent)
+  const own = await commit(made, made.parent, { commitLayers: 1 })
+  expect(own.layerDigests).toHaveLength(1)
+  expect(made.images.get(theirs.digest)).toEqual(theirs)
+})
+
 test('a commit of the same content is the same image', async () => {
   const made = await stoppedMachine()
   writeDisk(made, made.parent, ['write -P 1 1M 64k'])

@@ -135,10 +135,17 @@ export async function makeImage(
     try {
       copy.check()
       const { encoded: encodedLayer, readChunk } = layer
+      const before = new Set(images.list().map(({ digest }) => digest))
       const derived = await images.derive({
         ...{ parent: parent.digest, encodedLayer, readChunk, signal },
       })
-      return await flatten(derived, { onProgress, signal }, components)
+      if (derived.layerDigests.length <= limits.commitLayers) return derived
+      try {
+        return await flatten(derived, { onProgress, signal }, components)
+      } finally {
+        // One that was here is somebody's.
+        if (!before.has(derived.digest)) await images.remove(derived.digest)
+      }
     } finally {
       await layer.close()
     }
@@ -156,26 +163,21 @@ function roundUp(bytes: number): number {
 async function flatten(
   derived: ImageRecord,
   { onProgress, signal }: CommitWatch,
-  { images, limits }: CommitDiskComponents,
+  { images }: CommitDiskComponents,
 ): Promise<ImageRecord> {
-  if (derived.layerDigests.length <= limits.commitLayers) return derived
   const { digest, boot, arch, machine, firmware } = derived
   const [kernel, initrd] = [images.kernelPath(digest), images.initrdPath(digest)]
-  try {
-    return await images.importImage(
-      { path: images.diskPath(digest) },
-      {
-        ...{ format: 'raw', arch, machine, firmware, onProgress, signal },
-        ...(kernel !== undefined && {
-          boot: {
-            kernel: { path: kernel },
-            ...(initrd !== undefined && { initrd: { path: initrd } }),
-            ...(boot?.commandLine !== undefined && { commandLine: boot.commandLine }),
-          },
-        }),
-      },
-    )
-  } finally {
-    await images.remove(digest)
-  }
+  return await images.importImage(
+    { path: images.diskPath(digest) },
+    {
+      ...{ format: 'raw', arch, machine, firmware, onProgress, signal },
+      ...(kernel !== undefined && {
+        boot: {
+          kernel: { path: kernel },
+          ...(initrd !== undefined && { initrd: { path: initrd } }),
+          ...(boot?.commandLine !== undefined && { commandLine: boot.commandLine }),
+        },
+      }),
+    },
+  )
 }
