@@ -149,6 +149,9 @@ export const configSchema = Type.Object(
       default: '/etc/macfleet/registry-credentials.json',
       description: 'As docker has them in config.json (`auths`); for what no pullSecret is for.',
     }),
+    imageQuota: Type.Optional(
+      quantitySchema('Most that images take; what can be had again goes first. Unset: the disk.'),
+    ),
     imageLibrary: Type.Optional(
       Type.String({ description: 'A folder of images, say on NFS: `library:NAME`. Read only.' }),
     ),

@@ -8,7 +8,7 @@ import type { Limits } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import { type Again, createWorkQueue, type WorkQueue } from '../base/work-queue.ts'
 import type { EventRecorder } from '../cluster/event-recorder.ts'
-import { heldBy, holdersOf } from '../cluster/image-holders.ts'
+import { heldBy, holdersOf, withoutFilling } from '../cluster/image-holders.ts'
 import { type Following, followObjects } from '../cluster/object-follow.ts'
 import type { Guard, Objects } from '../cluster/objects.ts'
 import type { ImageRecord } from '../images/image-record.ts'
@@ -65,6 +65,8 @@ export type Progress = Omit<ImportProgress, 'stage'> & { stage: string }
 const progressMs = 500
 /** How often an image that is to go is looked at while somebody needs or holds it. */
 const heldRetryMs = 5000
+/** How often one is looked at that was on its way here. */
+const partialRetryMs = 500
 /** Stands in the queue for what is done at a start. */
 const takingUp = 'start'
 /** Users named in an error; the rest are counted. */
@@ -390,7 +392,9 @@ class Controller implements ImageController {
     const { uid = '' } = image.metadata
     const digest = image.status?.digest
     try {
-      if (digest !== undefined) await this.#free(digest, uid)
+      const isFree = digest === undefined || (await this.#free(digest, uid))
+      // The pull controller gives it up.
+      if (!isFree) return { againMs: partialRetryMs }
     } catch (error) {
       // A machine was faster: its disk needs the content, so the deletion waits for it.
       if (isFailure(error, 'imageInUse')) return { againMs: heldRetryMs }
@@ -405,29 +409,35 @@ class Controller implements ImageController {
     return undefined
   }
 
-  /** Takes this host out of its holders. @returns whether another host of the fleet is left */
+  /** Takes this host out of those that have it. @returns whether another of the fleet is left */
   async #isHeldElsewhere(image: Image): Promise<boolean> {
     const { objects, hostName } = this.#components
     const told = await this.#tell(image, status => {
       if (status === undefined) return undefined
-      return { ...status, ...heldBy(holdersOf(status).filter(({ host }) => host !== hostName)) }
+      const others = holdersOf(status).filter(({ host }) => host !== hostName)
+      return { ...withoutFilling(status, hostName), ...heldBy(others) }
     })
-    const holders = holdersOf(told?.status)
+    const holders = [...holdersOf(told?.status), ...(told?.status?.filling ?? [])]
     if (holders.length === 0) return false
     const { items } = await objects.list(hostKind)
     const hosts = new Set(items.map(({ metadata }) => metadata.name))
     return holders.some(({ host }) => hosts.has(host))
   }
 
-  /** Removes content that no Image names but the one with that uid. @throws imageInUse */
-  async #free(digest: string, uid: string): Promise<void> {
+  /**
+   * Removes content that no Image names but the one with that uid.
+   * @returns false while it is on its way here @throws imageInUse
+   */
+  async #free(digest: string, uid: string): Promise<boolean> {
     const { objects, images } = this.#components
     const { items } = await objects.list(imageKind)
     const isShared = items.some(
       other => other.metadata.uid !== uid && other.status?.digest === digest,
     )
-    if (isShared || images.get(digest) === undefined) return
+    if (isShared) return true
+    if (images.get(digest) === undefined) return images.partial(digest) === undefined
     if (images.get(digest)?.pinned) await images.unpin(digest)
     await images.remove(digest)
+    return true
   }
 }

@@ -9,6 +9,7 @@ import type { AccessKey } from './access-key.ts'
 import { prepareExec } from './exec.ts'
 import type { ImageController } from './image-controller.ts'
 import type { Commits } from './images/commit-machine.ts'
+import type { HostImages } from './images/start-images.ts'
 import type { MachineController } from './machine/controller.ts'
 import type { MachineContext } from './machine/machine-context.ts'
 import type { Tracked } from './machine/tracked.ts'
@@ -19,12 +20,12 @@ export interface SubresourcesInit {
   imageController: ImageController
   commits: Commits
   accessKey: AccessKey | undefined
-  pushImage: Subresources['pushImage']
+  hostImages: Pick<HostImages, 'push' | 'repairs' | 'library'>
 }
 
 /** What only the daemon can do for the API: reach into guests and take in images. */
 export function createSubresources(init: SubresourcesInit, context: MachineContext): Subresources {
-  const { machines, imageController, commits } = init
+  const { machines, imageController, commits, hostImages } = init
   const trackedOf = (machine: VirtualMachine): Tracked => {
     const { uid = '', name } = machine.metadata
     const tracked = machines.find(uid)
@@ -57,11 +58,19 @@ export function createSubresources(init: SubresourcesInit, context: MachineConte
     },
     receiveImagePart: (image, part, bytes, request) =>
       imageController.receive(image, part, bytes, request),
-    pushImage: init.pushImage,
+    pushImage: hostImages.push,
     commitMachine: (machine, request) => commits.commit(machine, request),
-    async verifyImage(image, { signal }) {
-      const { checkedChunks, bad } = await context.images.verify(digestOf(image), { signal })
+    async verifyImage(image, how) {
+      const { checkedChunks, bad } = await hostImages.repairs.verify(image, how)
       return { checkedChunks, bad: bad.map(part => ({ ...part })) }
+    },
+    async listLibrary({ signal }) {
+      const { entries, isWhole } = await hostImages.library().list(signal)
+      return { entries: entries.map(entry => ({ ...entry })), isWhole }
+    },
+    async checkLibrary(name, { signal }) {
+      const { wrong, ...counts } = await hostImages.library().check(name, () => {}, signal)
+      return { ...counts, wrong: wrong.map(each => ({ ...each })) }
     },
     async inspectImage(image) {
       return JSON.parse(JSON.stringify(context.images.inspect(digestOf(image))))

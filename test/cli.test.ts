@@ -24,7 +24,18 @@ beforeAll(async () => {
         if (text === 'bad') throw failure('badRequest', { detail: 'this is no disk' })
         return { ...image, status: { phase: 'Ready', digest: 'sha256:abc' } }
       },
-      verifyImage: async () => ({ checkedChunks: 3, bad: [{ file: 'disk', offset: 0 }] }),
+      verifyImage: async (_, { repair }) => ({
+        checkedChunks: 3,
+        bad: [{ file: 'disk', offset: 0, ...(repair && { isRepaired: true }) }],
+      }),
+      listLibrary: async () => ({
+        entries: [{ name: 'team/base:1', kind: 'image', sizeBytes: 3, architectures: ['amd64'] }],
+        isWhole: false,
+      }),
+      checkLibrary: async name => ({
+        ...{ checkedBytes: 3, blobs: 1 },
+        wrong: name === 'torn' ? [{ blob: 'sha256:1', detail: 'it is missing' }] : [],
+      }),
     },
   })
   cli = createTestCommandLine(api.socketPath)
@@ -301,7 +312,20 @@ describe('image', () => {
     const verified = await macfleet('image', 'verify', 'micro', '-o', 'json')
     expect(verified.code).toBe(1)
     expect(JSON.parse(verified.stdout).checkedChunks).toBe(3)
+    await must('image', 'verify', 'micro', '--repair')
     expect(await must('image', 'prune', '--older-than', '1h', '--dry-run')).toBe('')
+  })
+
+  test('the library is listed, and checked with 1 when something is wrong', async () => {
+    const listed = await macfleet('image', 'library')
+    expect(listed).toMatchObject({
+      code: 0,
+      stderr: expect.stringContaining('more than is listed'),
+    })
+    expect(listed.stdout).toMatch(/^NAME +KIND +SIZE +ARCH\nteam\/base:1 +image +3 B +amd64\n$/i)
+    expect(JSON.parse(await must('image', 'library', 'list', '-o', 'json')).isWhole).toBe(false)
+    expect(await must('image', 'library', 'check', 'library:team/base:1')).toContain('wrong: []')
+    expect(await macfleet('image', 'library', 'check', 'torn')).toMatchObject({ code: 1 })
   })
 })
 

@@ -31,8 +31,6 @@ export interface PeerTransfersComponents {
 
 /** The transfers of a host that is in a fleet, before and while it is among the others. */
 export interface OwnPeerTransfers extends PeerTransfers {
-  /** Calls back when something of an image here is rotten. @returns to be called to end it */
-  onRot(listener: (rot: Rot) => void): () => void
   /** This host is among the others: serves them until it is stopped, whatever comes between. */
   begin(members: MemberList): Promise<void>
   /** This host's certificate, or whom it trusts, is new. */

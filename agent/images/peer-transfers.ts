@@ -1,4 +1,5 @@
 import type { PeerServer } from '../../images/peers/peer-server.ts'
+import type { Rot } from '../../images/peers/served-images.ts'
 import type { PeerDescription } from '../../images/sources/source.ts'
 import type { TransferTls } from '../../images/transfer/transfers.ts'
 
@@ -10,4 +11,6 @@ export interface PeerTransfers {
   tls(): TransferTls | undefined
   /** Calls back with each renewed certificate. @returns to be called to end it */
   onTls(listener: (tls: TransferTls) => void): () => void
+  /** Calls back when something of an image here is rotten. @returns to be called to end it */
+  onRot(listener: (rot: Rot) => void): () => void
 }

@@ -46,7 +46,7 @@ test('what nobody has told of stays, and every image of that content counts', as
   await objects.create(namespaceKind, { apiVersion: 'v1', kind: 'Namespace', metadata })
   const spare = createSpareImages()
   expect(spare.keep({ digest })).toBe(true)
-  onTestFinished(spare.follow({ hostName: 'b' }, { ...needs, objects }))
+  onTestFinished(spare.follow({ hostName: 'b', onEvicted: () => {} }, { ...needs, objects }))
   const create = async (name: string, copyHosts: string[]) => {
     const source = { registry: 'registry.example.test/a:1' }
     const { spec } = imageWith({ source }, {})

@@ -10,8 +10,13 @@ import { type Image, imageKind } from '../../resources/image.ts'
 export interface SpareImages {
   /** Whether an image stays; so does what nobody has told of yet. */
   keep(image: { digest: string }): boolean
-  /** Begins to listen. @returns to be called to end it */
-  follow(init: { hostName: string }, components: FollowImages): () => Promise<void>
+  /** One was removed to make room. */
+  evicted(): void
+  /** Begins to listen, and tells of what was removed. @returns to be called to end it */
+  follow(
+    init: { hostName: string; onEvicted(): void },
+    components: FollowImages,
+  ): () => Promise<void>
 }
 
 /** What listening needs. */
@@ -30,12 +35,15 @@ interface Known {
 /** Until it follows, nothing can be spared. */
 export function createSpareImages(): SpareImages {
   const known = new Map<string, Known>()
+  let tell = () => {}
   return {
     keep({ digest }) {
       const named = [...known.values()].filter(each => each.digest === digest)
       return named.length === 0 || named.some(({ isSpare }) => !isSpare)
     },
-    follow({ hostName }, components) {
+    evicted: () => tell(),
+    follow({ hostName, onEvicted }, components) {
+      tell = onEvicted
       const following = followObjects(imageKind, components, image => {
         const { uid = '' } = image.metadata
         const digest = image.status?.digest

@@ -2,14 +2,15 @@ import websocket from '@fastify/websocket'
 import { type FastifyError, type FastifyInstance, fastify } from 'fastify'
 import { failure, type MacfleetError } from '../../base/errors.ts'
 import { kinds } from '../../resources/kinds.ts'
+import { commitRoute } from './commit-route.ts'
 import { consoleRoute } from './console-route.ts'
 import type { ApiContext } from './context.ts'
 import { discoveryRoutes } from './discovery.ts'
-import { commitRoute } from './commit-route.ts'
 import { chooseProtocol, execRoute } from './exec-route.ts'
 import { fleetRoutes } from './fleet-routes.ts'
 import { healthRoutes } from './health.ts'
 import { imageRoutes } from './image-routes.ts'
+import { libraryRoutes } from './library-routes.ts'
 import { logRoute } from './log-route.ts'
 import { metricsRoutes } from './metrics.ts'
 import { resourceRoutes } from './resource-routes.ts'
@@ -95,5 +96,6 @@ function addRoutes(app: FastifyInstance, context: ApiContext): void {
   commitRoute(app, context)
   logRoute(app, context)
   imageRoutes(app, context)
+  libraryRoutes(app, context)
   fleetRoutes(app, context)
 }

@@ -26,8 +26,13 @@ export function imageRoutes(app: FastifyInstance, context: ApiContext): void {
   const find = (request: ApiRequest) => objects.get(imageKind, referenceOf(imageKind, request))
   serve(app, `${path}/verify`, {
     async POST(request, reply) {
+      const repair = parameter(request.query, 'repair') ?? 'false'
+      if (repair !== 'true' && repair !== 'false') {
+        throw failure('badRequest', { detail: 'repair must be true or false' })
+      }
       const image = await find(request)
-      const answer = await subresources.verifyImage(image, { signal: clientSignal(context, reply) })
+      const how = { repair: repair === 'true', signal: clientSignal(context, reply) }
+      const answer = await subresources.verifyImage(image, how)
       return reply.type('application/json').send(JSON.stringify(answer))
     },
   })

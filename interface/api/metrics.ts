@@ -4,7 +4,7 @@ import type { ApiContext } from './context.ts'
 import { serve } from './routes.ts'
 
 /** Requests that stay open by design: their duration says nothing. */
-const longRoutes = /\/(console|exec|log|content|kernel|initrd|verify)$/
+const longRoutes = /\/(console|exec|log|content|kernel|initrd|verify|check)$/
 
 /** Bounds of the duration histogram, in seconds. */
 const buckets = [0.001, 0.005, 0.02, 0.1, 0.5, 2, 10]

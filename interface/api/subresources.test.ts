@@ -397,7 +397,35 @@ describe('image bytes', () => {
 
   test('are verified and inspected', async () => {
     await start()
-    expect(await api.request('POST', `${images}/i/verify`)).toMatchObject({ json: { ok: true } })
+    const verify = (query = '') => api.request('POST', `${images}/i/verify${query}`)
+    expect(await verify()).toMatchObject({ json: { ok: true, repair: false } })
+    expect(await verify('?repair=true')).toMatchObject({ json: { repair: true } })
+    expect(await verify('?repair=perhaps')).toMatchObject({ code: 400 })
     expect(await api.request('GET', `${images}/i/inspect`)).toMatchObject({ json: 'a text' })
+  })
+})
+
+describe('a library of images', () => {
+  test('is listed and checked', async () => {
+    await start()
+    const entries = { json: { entries: [], isWhole: true } }
+    expect(await api.request('GET', '/images-library')).toMatchObject(entries)
+    const checked = await api.request('GET', '/images-library/check?name=team%2Fbase%3A1')
+    expect(checked).toMatchObject({ json: { name: 'team/base:1', wrong: [] } })
+    expect(await api.request('GET', '/images-library/check')).toMatchObject({ code: 400 })
+    expect(await api.request('POST', '/images-library')).toMatchObject({ code: 405 })
+  })
+
+  test('that is not there is said', async () => {
+    await start({
+      async listLibrary() {
+        throw failure('libraryMissing', {})
+      },
+    })
+    const answer = await api.request('GET', '/images-library')
+    expect(answer).toMatchObject({
+      code: 422,
+      json: { message: expect.stringContaining('library') },
+    })
   })
 })

@@ -132,8 +132,23 @@ export interface Subresources {
    */
   commitMachine(machine: VirtualMachine, request: CommitRequest): Promise<Image>
 
-  /** Reads everything again and compares it with the index; the answer is shown as it is. */
-  verifyImage(image: Image, request: Cancellable): Promise<JsonValue>
+  /**
+   * Reads everything again and compares it with the index; with `repair`, what is wrong comes again
+   * from where the image can be had. The answer is shown as it is.
+   */
+  verifyImage(image: Image, request: Cancellable & { repair: boolean }): Promise<JsonValue>
+
+  /**
+   * What lies in the library that the operator named, as far as it is listed; shown as it is.
+   * @throws libraryMissing
+   */
+  listLibrary(request: Cancellable): Promise<JsonValue>
+
+  /**
+   * Reads what a name in the library stands for and compares it with its digests; shown as it is.
+   * @throws libraryMissing, notFound
+   */
+  checkLibrary(name: string, request: Cancellable): Promise<JsonValue>
 
   /** What is known of the content; the answer is shown as it is. */
   inspectImage(image: Image, request: Cancellable): Promise<JsonValue>

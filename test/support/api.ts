@@ -197,7 +197,9 @@ const testSubresources: Subresources = {
     if (reference.startsWith('refused')) throw failure('agentUnavailable', { detail: 'test' })
     yield { pushed: { reference, digest: 'sha256:0', sentBytes: 2, chunks: 1 } }
   },
-  verifyImage: async () => ({ ok: true }),
+  verifyImage: async (_, { repair }) => ({ ok: true, repair }),
+  listLibrary: async () => ({ entries: [], isWhole: true }),
+  checkLibrary: async name => ({ name, wrong: [] }),
   inspectImage: async () => 'a text',
 }
 

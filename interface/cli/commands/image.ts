@@ -12,6 +12,7 @@ import { memberAt } from '../untyped.ts'
 import { addDelete } from './delete.ts'
 import { addGet } from './get.ts'
 import { defineCommit } from './image-commit.ts'
+import { defineLibrary } from './image-library.ts'
 import { definePlace, definePull, definePush } from './image-transfer.ts'
 
 /** `macfleet image`. */
@@ -25,6 +26,7 @@ export function define(command: Command, invocation: Invocation): void {
   definePlace(command.command('place'), invocation)
   defineInspect(command.command('inspect'), invocation)
   defineVerify(command.command('verify'), invocation)
+  defineLibrary(command.command('library'), invocation)
   const remove = command.command('rm').description('remove images; one in use is refused')
   addDelete(remove.argument('[names...]', 'images'), invocation, ['images'])
   definePrune(command.command('prune'), invocation)
@@ -120,15 +122,19 @@ function defineVerify(command: Command, invocation: Invocation): void {
   command
     .description('read an image again and compare it with its digests')
     .argument('<name>', 'image')
+    .option('--repair', 'fetch what is wrong again, from wherever the image can be had')
     .option('-o, --output <format>', 'json or yaml', 'yaml')
     .action(async (name: string) => {
-      const format = outputFormat(optionsOf<{ output: string }>(command).output)
+      const { output, repair } = optionsOf<{ output: string; repair?: boolean }>(command)
+      const format = outputFormat(output)
       const { client, namespace } = await connect(invocation, command)
-      const path = `${objectPath(imageName, namespace, name)}/verify`
+      const query = repair ? '?repair=true' : ''
+      const path = `${objectPath(imageName, namespace, name)}/verify${query}`
       const answer = await client.request('POST', path, { timeoutMs: verifyTimeoutMs })
       await print(invocation, await formatValue(answer, format === 'json' ? 'json' : 'yaml'))
       const bad = memberAt(answer, 'bad')
-      if (Array.isArray(bad) && bad.length > 0) invocation.setExitCode(1)
+      const isWrong = (part: unknown) => memberAt(part, 'isRepaired') !== true
+      if (Array.isArray(bad) && bad.some(isWrong)) invocation.setExitCode(1)
     })
 }
 
