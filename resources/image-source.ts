@@ -74,8 +74,18 @@ export function checkImageSource(source: ImageSource): { field: string; message:
     const message = 'plain http needs spec.source.digest: nobody else says what came'
     wrong.push({ field: `${field}.url`, message })
   }
-  if (url !== undefined && !URL.canParse(url)) {
+  const parsed = url !== undefined && URL.canParse(url) ? new URL(url) : undefined
+  if (url !== undefined && parsed === undefined) {
     wrong.push({ field: `${field}.url`, message: 'is no URL' })
+  }
+  if (parsed !== undefined && parsed.username + parsed.password !== '') {
+    const message = 'holds credentials, which all who see the image could read'
+    wrong.push({ field: `${field}.url`, message })
+  }
+  // What comes before the first slash is a host and nothing else.
+  if (registry?.split('/')[0]?.includes('@')) {
+    const message = 'holds credentials, which all who see the image could read; name a pullSecret'
+    wrong.push({ field: `${field}.registry`, message })
   }
   if (registry === undefined && pullSecret !== undefined) {
     wrong.push({ field: `${field}.pullSecret`, message: 'is for a registry' })
