@@ -5,9 +5,8 @@ import { createRegistryClient, type RegistryClient } from '../../images/registry
 import type { RegistryComponents } from '../../images/registry/endpoint.ts'
 import { type ImageReference, parseReference } from '../../images/registry/reference.ts'
 import { type ResolvedImage, resolveImage } from '../../images/registry/resolve.ts'
-import type { SourceDescription } from '../../images/sources/source.ts'
 import type { Image } from '../../resources/image.ts'
-import type { ImageParts } from './origins.ts'
+import type { FoundImage } from './origins.ts'
 import { type AccessComponents, registryAccess } from './registry-access.ts'
 
 /** What looking up needs. */
@@ -42,15 +41,6 @@ export async function findImage(
   const { config, layers, locations, digest, reference } = found
   const parts = { config, layers, locations }
   return { parts, digest, resolved: reference, source: found.source }
-}
-
-/** An image of ours as its source has it. */
-export interface FoundImage {
-  parts: ImageParts
-  digest: string
-  /** The source by digest, so that it stands for the same for good. */
-  resolved: string
-  source: SourceDescription
 }
 
 /** A client for the registry that an image comes from; the caller closes it. */

@@ -5,7 +5,6 @@ import { type Random, randomInteger } from '../../base/random.ts'
 import type { ImageConfig } from '../../images/image-record.ts'
 import type { PeerDescription, SourceDescription } from '../../images/sources/source.ts'
 import type { Image } from '../../resources/image.ts'
-import type { FoundImage } from './lookup.ts'
 
 /** All of an image but its bytes. */
 export interface ImageParts {
@@ -14,6 +13,15 @@ export interface ImageParts {
   layers: Buffer[]
   /** As far as a registry said: where each layer's chunks lie in packs, encoded. */
   locations?: Buffer[]
+}
+
+/** An image of ours as its source has it. */
+export interface FoundImage {
+  parts: ImageParts
+  digest: string
+  /** The source by digest, so that it stands for the same for good. */
+  resolved: string
+  source: SourceDescription
 }
 
 /** From where an image can be had just now. */

@@ -15,7 +15,10 @@ export interface ImageRack {
   registry: TestRegistry
   /** The name of the machine with the registry: its link can be cut and slowed as a host's. */
   registryHost: string
-  /** The hosts that run the daemon, in one fleet unless they were asked to be alone. */
+  /**
+   * The hosts that run the daemon, in one fleet unless they were asked to be alone. Their label
+   * `number` counts from 1.
+   */
   hosts: readonly DevHost[]
   image(host: string, name: string): Promise<Image>
   /** Waits until an image is as wanted, as a host tells it. */
@@ -55,7 +58,9 @@ export async function createImageRack(
   onMade(() => registry.stop())
   const settings = { registries: { [registry.host]: { plainHttp: true } } }
   const hosts: DevHost[] = []
-  for (let at = 0; at < count; at++) hosts.push(await rack.addHost(1, settings))
+  for (let at = 0; at < count; at++) {
+    hosts.push(await rack.addHost(1, { ...settings, labels: { number: `${at + 1}` } }))
+  }
   await Promise.all(hosts.map(host => host.start()))
   if (!alone) await formFleet(hosts, { clock: systemClock })
   const image = (host: string, name: string) =>
