@@ -88,6 +88,13 @@ test('each rule has its own sentence', () => {
       manifest.layers[4].size = defaultLimits.packBytes + 1
     }),
   ).toContain('too large')
+  expect(
+    detailOf(manifest => {
+      const [index, locations] = manifest.layers
+      for (const part of [index, locations]) part.size = defaultLimits.layerIndexBytes
+      manifest.layers.unshift(index, locations, index, locations)
+    }),
+  ).toMatch(/indexes have \d+ bytes together/)
   expect(detailOf(() => {}, { ...defaultLimits, imageLayers: 1 })).toContain('too many layers')
   expect(detailOf(() => {}, { ...defaultLimits, imagePacks: 1 })).toContain('too many packs')
   expect(detailOf(() => {}, { ...defaultLimits, imageManifestBytes: 100 })).toContain('too large')

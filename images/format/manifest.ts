@@ -116,7 +116,20 @@ export function decodeManifest(bytes: Uint8Array, bounds: ManifestBounds): Image
   }
   if (written.config.mediaType !== mediaTypes.config) throw invalid('its config is of another type')
   const config = bounded(written.config, bounds.imageConfigBytes)
-  return { config, ...readBlobs(written.layers, bounds) }
+  const blobs = readBlobs(written.layers, bounds)
+  checkSum(blobs.layers, bounds)
+  return { config, ...blobs }
+}
+
+/** Indexes and locations of the largest size that one image may have. */
+const indexesAtLimit = 4
+
+/** Each is bounded already; many of that size would still be more than memory holds. */
+function checkSum(layers: readonly ManifestLayer[], { layerIndexBytes }: ManifestBounds): void {
+  const sizes = layers.flatMap(({ index, locations }) => [index.sizeBytes, locations.sizeBytes])
+  const sumBytes = sizes.reduce((sum, sizeBytes) => sum + sizeBytes, 0)
+  if (sumBytes <= layerIndexBytes * indexesAtLimit) return
+  throw invalid(`its layers' indexes have ${sumBytes} bytes together`)
 }
 
 function parse(bytes: Uint8Array): unknown {

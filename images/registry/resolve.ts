@@ -64,8 +64,6 @@ const indexSchema = Type.Object({
 })
 type Index = Static<typeof indexSchema>
 
-/** Indexes and locations of the largest size that one image may have. */
-const indexesAtLimit = 4
 const containerConfigBytes = 8 * 1024 * 1024
 const architectures: Record<string, ImageConfig['arch']> = { amd64: 'x86_64', arm64: 'aarch64' }
 
@@ -105,7 +103,6 @@ export async function resolveImage(
   checkManifest(own, config)
   checkArch(config.arch, wanted.arch, shown)
   const parts = own.layers.flatMap(({ index, locations: places }) => [index, places])
-  checkSum(parts, limits, shown)
   const bytes = await readAll(parts, limits.registryConnections, read)
   const layers = bytes.filter((_, at) => at % 2 === 0)
   const locations = bytes.filter((_, at) => at % 2 === 1)
@@ -144,13 +141,6 @@ function checkArch(found: ImageConfig['arch'], wanted: ImageConfig['arch'], show
 function archMissing(shown: string, wanted: string, found: readonly string[]): Error {
   const there = [...new Set(found.filter(Boolean))].join(' and ') || 'others'
   return failure('registryArchMissing', { reference: shown, wanted, found: there })
-}
-
-/** Each is bounded already; many of that size would still be more than memory holds. */
-function checkSum(parts: readonly Descriptor[], limits: Limits, shown: string): void {
-  const most = limits.layerIndexBytes * indexesAtLimit
-  const sumBytes = parts.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
-  if (sumBytes > most) throw refused(shown, `its layers' indexes have ${sumBytes} bytes together`)
 }
 
 /** What `read` makes of all, in order, so many at a time. */
