@@ -176,7 +176,7 @@ test('a server that fails, stalls, drips or never ends is given up', async () =>
   const reading = read({ url: `${silent.origin}/a.raw`, ...silent }, ended.signal)
   ended.abort(new Error('enough'))
   await expect(reading).rejects.toThrow('enough')
-}, 20_000)
+}, 60_000)
 
 test('redirects are followed a few times, to https only, and never inward', async () => {
   const target = { location: '' }

@@ -45,6 +45,16 @@ export const hostName: KindName = {
   namespaced: false,
 }
 
+/** The kind Secret. */
+const secretName: KindName = {
+  ...core,
+  kind: 'Secret',
+  plural: 'secrets',
+  singular: 'secret',
+  shortNames: [],
+  namespaced: true,
+}
+
 /** The kind Event. */
 export const eventName: KindName = {
   ...core,
@@ -72,6 +82,7 @@ export const namespaceName: KindName = {
 export const kindNames: readonly KindName[] = [
   namespaceName,
   eventName,
+  secretName,
   virtualMachineName,
   hostName,
   imageName,
