@@ -184,7 +184,7 @@ test.for(['contiguous', 'scattered'])(
   },
 )
 
-test('packs are taken over from another repository, and sent again where they are gone', async () => {
+test('packs are taken over from another repository, sent again where they are gone', async () => {
   const folder = temporaryFolder()
   const data: [number, Buffer][] = [[0, halfNoise(6 * MiB, 7)]]
   const image = writeLayeredImage(join(folder, 'image'), 8 * MiB, [{ data }])
