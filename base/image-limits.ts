@@ -12,7 +12,10 @@ export interface ImageLimits {
   imageQuotaBytes: number
   /** Bytes of one kernel or initrd that belongs to an image. */
   bootFileBytes: number
-  /** Chunks of one layer: with chunks of at most 1 MiB, a bound on what one image holds. */
+  /**
+   * Chunks of one layer: with chunks of at most 1 MiB, a bound on what one image holds. Also the
+   * extents that they have together, which in memory take more than the chunks.
+   */
   layerChunks: number
   /** Commits at work at once; each copies a disk and takes a thread. */
   commits: number

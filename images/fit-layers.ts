@@ -28,7 +28,7 @@ export function fitLayers(
     // A disk may grow from layer to layer; one that shrinks would hide data without saying so.
     if (index.virtualSizeBytes < sizeBytes) throw misfit(`layer ${at} is smaller than the last`)
     // What holds for one layer holds for all together: they lie in memory together.
-    layerChunks -= layer.chunkCount
+    layerChunks -= layer.extentCount + index.zeros.length
     sizeBytes = index.virtualSizeBytes
     return index
   })

@@ -132,6 +132,20 @@ test('each rule has its own sentence', () => {
   )
 })
 
+test('extents have a bound together, whatever chunks they are in', () => {
+  const hash = `sha256:${'a'.repeat(64)}`
+  const extents = [0, 2, 4].map(at => ({ offsetBytes: at * blockBytes, lengthBytes: blockBytes }))
+  const zero = { offsetBytes: 6 * blockBytes, lengthBytes: blockBytes }
+  const virtualSizeBytes = 9 * blockBytes
+  const chunks = [{ digest: hash, extents }]
+  const encoded = encodeLayerIndex({ virtualSizeBytes, chunks, zeros: [zero] })
+  const decode = (layerChunks: number) =>
+    decodeLayerIndex(encoded, { ...defaultLimits, layerChunks })
+  expect(() => decode(2)).toThrow('too many extents')
+  expect(() => decode(3)).toThrow('too many zero extents')
+  expect(decode(4).chunks).toEqual(chunks)
+})
+
 test('what is zero is in order, apart from itself and from all data', () => {
   const hash = Buffer.alloc(32)
   const magic = encodeLayerIndex({ virtualSizeBytes: blockBytes, chunks: [], zeros: [] })

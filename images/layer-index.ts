@@ -102,22 +102,26 @@ export function decodeLayerIndex(bytes: Uint8Array, bounds: LayerIndexBounds): L
   if (count > bounds.layerChunks) throw invalid('it has too many chunks')
   const chunks: LayerChunk[] = []
   let endBlock = 0
+  // In the index one takes 2 bytes, in memory 70: they need a bound of their own.
+  let extentsLeft = bounds.layerChunks
   for (let number = 0; number < count; number++) {
     const { extents, nextBlock } = readExtents(reader.number, endBlock)
     endBlock = nextBlock
+    extentsLeft -= extents.length
+    if (extentsLeft < 0) throw invalid('it has too many extents')
     if (endBlock > diskBlocks) throw invalid('an extent lies beyond the end of its disk')
     chunks.push({ digest: digestOf(reader.bytes(hashBytes)), extents })
   }
-  const zeros = readZeros(reader.number, diskBlocks, bounds)
+  const zeros = readZeros(reader.number, diskBlocks, extentsLeft)
   if (!reader.atEnd()) throw invalid('there is more after its end')
   const layer = { virtualSizeBytes: diskBlocks * blockBytes, chunks, zeros }
   if (zerosMeetChunks(layer)) throw invalid('it has data where it says zero')
   return layer
 }
 
-function readZeros(number: () => number, diskBlocks: number, bounds: LayerIndexBounds): Extent[] {
+function readZeros(number: () => number, diskBlocks: number, most: number): Extent[] {
   const count = number()
-  if (count > bounds.layerChunks) throw invalid('it has too many zero extents')
+  if (count > most) throw invalid('it has too many zero extents')
   const zeros: Extent[] = []
   let endBlock = 0
   for (let at = 0; at < count; at++) {
