@@ -15,6 +15,8 @@ import { hostKind } from '../resources/host.ts'
 import { type Image, imageKind } from '../resources/image.ts'
 import { namespaceKind } from '../resources/namespace.ts'
 import { noise, openTestStore } from '../test/support/images.ts'
+import { randomImage } from '../test/support/random-layers.ts'
+import { fillImage } from '../test/support/store-images.ts'
 import { temporaryFolder } from '../test/support/temporary-folder.ts'
 import { type ImageController, imageGuard, startImageController } from './image-controller.ts'
 
@@ -152,6 +154,31 @@ test('an image goes though a host that was forgotten held and used it', async ()
   expect((await here.get('a'))?.status).toMatchObject({ hosts: ['here'], users: [] })
   await here.objects.remove(imageKind, reference)
   await here.until('a', found => found === undefined)
+})
+
+test('an image on its way to hosts goes when none of them has anything of it', async () => {
+  const here = await openBench()
+  const host = { apiVersion: 'macfleet.dev/v1', kind: 'Host', spec: { schedulable: true } } as const
+  for (const name of ['here', 'there']) {
+    await here.objects.create(hostKind, { ...host, metadata: { name } })
+  }
+  const content = randomImage({ seed: 3, layerCount: 1, diskBlocks: 90 })
+  const { digest } = await fillImage(here.images, content, 2)
+  await here.create('a')
+  const filling = ['here', 'there'].map(name => ({ host: name, doneBytes: 1, totalBytes: 2 }))
+  await here.objects.changeStatus(imageKind, reference, () => ({ ...ready, digest, filling }))
+  const controller = await here.start()
+  await here.objects.remove(imageKind, reference)
+  const namesOf = (image: Image | undefined) => image?.status?.filling?.map(each => each.host)
+  await expect
+    .poll(() => here.get('a'))
+    .toMatchObject({ metadata: { deletionTimestamp: expect.any(String) } })
+  expect(namesOf(await here.get('a'))).toEqual(['here', 'there'])
+  await here.images.discard(digest)
+  controller.refresh()
+  await here.until('a', image => namesOf(image)?.join() === 'there')
+  await dropHolder('there', here.objects)
+  await here.until('a', image => image === undefined)
 })
 
 test('content that two images share goes with the last', async () => {

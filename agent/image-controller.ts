@@ -393,8 +393,9 @@ class Controller implements ImageController {
     const digest = image.status?.digest
     try {
       const isFree = digest === undefined || (await this.#free(digest, uid))
-      // The pull controller gives it up.
-      if (!isFree) return { againMs: partialRetryMs }
+      // The pull controller gives it up, once no machine lies upon it.
+      const isUsed = this.#components.images.users(digest ?? '').length > 0
+      if (!isFree) return { againMs: isUsed ? heldRetryMs : partialRetryMs }
     } catch (error) {
       // A machine was faster: its disk needs the content, so the deletion waits for it.
       if (isFailure(error, 'imageInUse')) return { againMs: heldRetryMs }

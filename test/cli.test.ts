@@ -322,7 +322,7 @@ describe('image', () => {
       code: 0,
       stderr: expect.stringContaining('more than is listed'),
     })
-    expect(listed.stdout).toMatch(/^NAME +KIND +SIZE +ARCH\nteam\/base:1 +image +3 B +amd64\n$/i)
+    expect(listed.stdout).toMatch(/^NAME +KIND +SIZE +ARCH\nteam\/base:1 +image +3 +amd64\n$/i)
     expect(JSON.parse(await must('image', 'library', 'list', '-o', 'json')).isWhole).toBe(false)
     expect(await must('image', 'library', 'check', 'library:team/base:1')).toContain('wrong: []')
     expect(await macfleet('image', 'library', 'check', 'torn')).toMatchObject({ code: 1 })

@@ -2,6 +2,7 @@ import type { Condition } from '../../resources/condition.ts'
 import { formatAge } from '../../resources/duration.ts'
 import type { Event } from '../../resources/event.ts'
 import type { Resource } from '../../resources/kind.ts'
+import { approximateBytes } from '../../resources/quantity.ts'
 import { bootPicture } from './boot-timings.ts'
 import { type Paint, stateColour } from './colour.ts'
 import { asMachine } from './machine.ts'
@@ -83,9 +84,19 @@ function isEmpty(value: unknown): boolean {
 /** An element of a list on one line: `guestPort=22 protocol=TCP`. */
 function element(item: unknown): string {
   if (!isRecord(item)) return printable(String(item))
+  const { host, doneBytes, totalBytes, stalled } = item
+  if (typeof doneBytes === 'number' && typeof totalBytes === 'number') {
+    return printable(`${textOf(host)} ${share(doneBytes, totalBytes)} ${textOf(stalled)}`).trim()
+  }
   return Object.entries(item)
     .map(([name, value]) => `${name}=${printable(String(value))}`)
     .join(' ')
+}
+
+/** How much of an image is there: `37% (1.2Gi of 3.2Gi)`. */
+function share(doneBytes: number, totalBytes: number): string {
+  const percent = totalBytes > 0 ? Math.floor((doneBytes / totalBytes) * 100) : 0
+  return `${percent}% (${approximateBytes(doneBytes)} of ${approximateBytes(totalBytes)})`
 }
 
 function painted(value: string, paint: Paint): string {
