@@ -72,6 +72,8 @@ export function createImageOrigins(components: OriginsComponents): ImageOrigins 
     const answer: Answer = {
       untilMs: clock.monotonicMs() + foundMs,
       found: find(image, signal).catch(error => {
+        // That whoever asked has left is no answer.
+        if (signal.aborted) answer.untilMs = 0
         signal.throwIfAborted()
         const fields = { image: image.metadata.name, error: messageOf(error) }
         log.warn(fields, 'the source of an image does not answer')
@@ -96,7 +98,10 @@ export function createImageOrigins(components: OriginsComponents): ImageOrigins 
       ]
       const names = [...shuffled(holders, random), ...shuffled(filling, random)]
       const peers = [...new Set(names)].flatMap(name => peer(name) ?? [])
-      const found = await ask(image, signal)
+      const found = await ask(image, signal).catch(() => {
+        signal.throwIfAborted()
+        return ask(image, signal)
+      })
       const same = found?.digest === status?.digest ? found : undefined
       const own = same === undefined ? [] : [same.source]
       const sources = [...peers.slice(0, limits.fillSources - own.length), ...own]
