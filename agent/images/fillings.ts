@@ -115,7 +115,14 @@ export function createFillings(init: FillingsInit, components: FillingsComponent
     begin(digest, found.sources, want)
     filling.get(digest)?.setSources(found.sources)
   }
-  for (const { record } of images.partials()) begin(record.digest, [], 'all')
+  for (const { record } of images.partials()) {
+    try {
+      begin(record.digest, [], 'all')
+    } catch (error) {
+      // More than go on at once: whoever needs one of the others asks for it.
+      log.warn({ image: record.digest, error: messageOf(error) }, 'an image waits to be taken up')
+    }
+  }
 
   return {
     find,
