@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { chmod, open, readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
@@ -28,6 +28,7 @@ test.runIf(microGuestIsBuilt)(
     const host = await createTestHost({
       registries: { [registry.host]: { plainHttp: true } },
       imageLibrary: library,
+      imageQuota: '110Mi',
     })
     onTestFinished(() => host.remove())
     expect(await host.must('image', 'library')).toBe('')
@@ -77,6 +78,21 @@ test.runIf(microGuestIsBuilt)(
       code: 1,
     })
     await host.must('delete', 'vm', 'vm')
+
+    // It can be had again and nobody uses it: it makes room for what can not.
+    await host.must('image', 'place', 'micro', '--copies', '0')
+    const large = join(library, 'large.raw')
+    writeFileSync(large, noise(90 * 1024 * 1024))
+    const holders = async () => (await readApi<Image>(host.host.socket, path)).status
+    expect(await holders()).toMatchObject({ hosts: [expect.any(String)] })
+    await until('it is to be held by nobody', async () =>
+      (await holders())?.copyHosts?.length ? undefined : true,
+    )
+    await host.must('image', 'import', large)
+    await until('the host says that it has it no more', async () =>
+      (await holders())?.hosts?.length === 0 ? true : undefined,
+    )
+    expect(await holders()).toMatchObject({ phase: 'Ready' })
     await host.must('image', 'rm', 'micro')
     await until('it is gone', async () =>
       (await readApi<Image>(host.host.socket, path).catch(() => undefined)) ? undefined : true,

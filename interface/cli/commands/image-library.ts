@@ -35,7 +35,7 @@ export function defineLibrary(command: Command, invocation: Invocation): void {
   command
     .command('check')
     .description('read an image of the library and compare it with its digests')
-    .argument('<name>', 'as the list has it; a folder for all of its images')
+    .argument('<entry>', 'as the list has it; without its tag for all that lie there')
     .option('-o, --output <format>', 'json or yaml', 'yaml')
     .action(async (name: string, _: unknown, check: Command) => {
       const format = outputFormat(optionsOf<{ output: string }>(check).output)
