@@ -4,8 +4,7 @@ import { defaultLimits } from '../../base/limits.ts'
 import { silentLog } from '../../base/log.ts'
 import { systemRandom } from '../../base/random.ts'
 import type { Image } from '../../resources/image.ts'
-import type { FoundImage } from './lookup.ts'
-import { createImageOrigins } from './origins.ts'
+import { createImageOrigins, type FoundImage } from './origins.ts'
 
 const digest = `sha256:${'a'.repeat(64)}`
 const image = {
