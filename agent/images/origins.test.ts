@@ -14,6 +14,30 @@ const image = {
 const found = { digest, parts: {}, source: { kind: 'library', name: 'library a' } }
 const needs = { clock: systemClock, random: systemRandom, log: silentLog, limits: defaultLimits }
 
+test('hosts that hold an image can be asked while its registry does not answer', async () => {
+  const host = {
+    kind: 'peer',
+    name: 'mac-2',
+    identity: 'i',
+    address: '127.0.0.1',
+    port: 1,
+  } as const
+  let answer = (_: FoundImage): void => {}
+  const origins = createImageOrigins({
+    ...needs,
+    peer: name => (name === 'mac-2' ? host : undefined),
+    find: () =>
+      new Promise(resolve => {
+        answer = resolve
+      }),
+  })
+  const held = { ...image, status: { ...image.status, hosts: ['mac-2'] } } as Image
+  const { signal } = new AbortController()
+  expect((await origins.of(held, signal)).sources).toEqual([host])
+  answer(found as unknown as FoundImage)
+  expect((await origins.of(held, signal)).sources).toEqual([host, found.source])
+})
+
 test('who leaves while a registry is asked leaves the others their answer', async () => {
   let asked = 0
   const origins = createImageOrigins({

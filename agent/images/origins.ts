@@ -1,4 +1,4 @@
-import type { Clock } from '../../base/clock.ts'
+import { type Clock, sleep } from '../../base/clock.ts'
 import type { Limits } from '../../base/limits.ts'
 import { type Log, messageOf } from '../../base/log.ts'
 import { type Random, randomInteger } from '../../base/random.ts'
@@ -34,7 +34,10 @@ export interface ImageOrigin {
 
 /** Knows from where images can be had. */
 export interface ImageOrigins {
-  /** A registry that does not answer is left out. @throws the signal's reason */
+  /**
+   * A registry that does not answer is left out; one that is slow to, for now, when hosts hold the
+   * image. @throws the signal's reason
+   */
   of(image: Image, signal: AbortSignal): Promise<ImageOrigin>
 }
 
@@ -55,6 +58,8 @@ const remembered = 64
 /** An answer is good for so long, a failure for so long. */
 const foundMs = 10 * 60_000
 const failedMs = 15_000
+/** Where hosts hold an image, a registry that is slow to answer is not waited for. */
+const patienceMs = 1_000
 
 interface Answer {
   found: Promise<FoundImage | undefined>
@@ -87,6 +92,15 @@ export function createImageOrigins(components: OriginsComponents): ImageOrigins 
     if (answers.size > remembered && oldest !== undefined) answers.delete(oldest)
     return answer.found
   }
+  /** What comes in time. */
+  const orNothing = async <T>(asked: Promise<T>, signal: AbortSignal): Promise<T | undefined> => {
+    const waiting = new AbortController()
+    const either = AbortSignal.any([signal, waiting.signal])
+    const pause = sleep(clock, patienceMs, either).then(() => undefined)
+    // One of them is in vain, and nobody hears of it.
+    for (const each of [pause, asked]) each.catch(() => {})
+    return await Promise.race([asked, pause]).finally(() => waiting.abort())
+  }
   return {
     async of(image, signal) {
       const { status } = image
@@ -98,10 +112,12 @@ export function createImageOrigins(components: OriginsComponents): ImageOrigins 
       ]
       const names = [...shuffled(holders, random), ...shuffled(filling, random)]
       const peers = [...new Set(names)].flatMap(name => peer(name) ?? [])
-      const found = await ask(image, signal).catch(() => {
+      const asked = ask(image, signal).catch(() => {
         signal.throwIfAborted()
         return ask(image, signal)
       })
+      const isHeld = holders.some(name => peer(name) !== undefined)
+      const found = await (isHeld ? orNothing(asked, signal) : asked)
       const same = found?.digest === status?.digest ? found : undefined
       const own = same === undefined ? [] : [same.source]
       const sources = [...peers.slice(0, limits.fillSources - own.length), ...own]
