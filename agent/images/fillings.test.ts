@@ -10,7 +10,7 @@ import { contentOf } from '../../test/support/store-images.ts'
 import { temporaryFolder } from '../../test/support/temporary-folder.ts'
 import { createFillings } from './fillings.ts'
 
-test('more images on their way than go on at once do not keep the daemon from its start', async () => {
+test('more images on their way than go on at once do not keep the daemon down', async () => {
   const images = await openTestStore(join(temporaryFolder(), 'images'))
   for (const seed of [1, 2, 3]) {
     await images.begin(contentOf(randomImage({ seed, layerCount: 1, diskBlocks: 64 })))
