@@ -169,6 +169,10 @@ test('an image on its way to hosts goes when none of them has anything of it', a
   await here.objects.changeStatus(imageKind, reference, () => ({ ...ready, digest, filling }))
   const controller = await here.start()
   await here.objects.remove(imageKind, reference)
+  // Its turn comes after the other's.
+  await here.create('b')
+  await here.objects.remove(imageKind, { name: 'b', namespace: 'default' })
+  await here.until('b', image => image === undefined)
   const namesOf = (image: Image | undefined) => image?.status?.filling?.map(each => each.host)
   await expect
     .poll(() => here.get('a'))
