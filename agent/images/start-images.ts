@@ -148,7 +148,8 @@ async function serveImage(
   if (news === 'ended') return await server.removeImage(digest)
   if (news === 'whole') {
     const { path: folder, config } = await readHeldImage(images, digest)
-    return server.setImage({ digest, folder, config })
+    // It may have gone meanwhile, and the server would never be told.
+    return images.get(digest) && server.setImage({ digest, folder, config })
   }
   const folder = images.partial(digest)?.folder
   if (folder === undefined) return
