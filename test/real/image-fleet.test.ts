@@ -199,7 +199,6 @@ describe.runIf(microGuestIsBuilt)('images in a fleet', () => {
     await remove('later')
 
     const none = `${stage.registry.host}/team/none:1`
-    const before = stage.registry.requests.length
     const refused = await stage.rack.macfleet(two.name, 'image', 'pull', none)
     expect(refused).toMatchObject({ code: 1, stderr: expect.stringContaining('team/none') })
     const failed = await stage.untilImage(
@@ -215,10 +214,8 @@ describe.runIf(microGuestIsBuilt)('images in a fleet', () => {
     const wrong = await stage.rack.macfleet(two.name, 'image', 'pull', reference, ...foreign)
     expect(wrong).toMatchObject({ code: 1, stderr: expect.stringMatching(/aarch64|x86_64/) })
     // The refusal was told to all, and nobody asks again at once.
-    const asked = stage.registry.requests
-      .slice(before)
-      .filter(({ uri }) => uri.includes('/team/none/manifests/'))
-    expect(asked.length).toBeLessThan(4)
+    const { metadata } = await stage.image(one.name, 'none-1')
+    expect(metadata.resourceVersion).toBe(failed.metadata.resourceVersion)
   })
 
   test('a daemon that is killed again and again while it pulls', async () => {
