@@ -1,8 +1,8 @@
 import Type, { type Static } from 'typebox'
 import { conditionSchema, findCondition } from './condition.ts'
 import { formatAge } from './duration.ts'
-import { type Kind, nameColumn } from './kind.ts'
 import { checkImageSource, imageCopiesSchema, imageSourceSchema } from './image-source.ts'
+import { type Kind, nameColumn } from './kind.ts'
 import { metadataSchema } from './metadata.ts'
 import { approximateBytes } from './quantity.ts'
 
