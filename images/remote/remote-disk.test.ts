@@ -6,10 +6,10 @@ import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
-import { type Clock, systemClock } from '../../base/clock.ts'
 import { defaultLimits } from '../../base/limits.ts'
 import { silentLog } from '../../base/log.ts'
 import { digestOfBytes, noise, openTestStore, storeFolders } from '../../test/support/images.ts'
+import { hastyClock } from '../../test/support/lying-server.ts'
 import { temporaryFolder } from '../../test/support/temporary-folder.ts'
 import { readDiskUrl } from './disk-url.ts'
 import { openRemoteDisk, type RemoteDiskInit } from './remote-disk.ts'
@@ -17,12 +17,6 @@ import { openRemoteDisk, type RemoteDiskInit } from './remote-disk.ts'
 const MiB = 1024 * 1024
 const disk = noise(4 * MiB)
 const digest = digestOfBytes(disk)
-/** Its waits are short; what it measures is as it is. */
-const hurried: Clock = {
-  ...systemClock,
-  setTimer: (delayMs, callback) => systemClock.setTimer(delayMs / 200, callback),
-}
-
 async function serve(listener: RequestListener): Promise<{ origin: string; authorities: string }> {
   const folder = temporaryFolder()
   const [key, certificate] = [join(folder, 'key.pem'), join(folder, 'certificate.pem')]
@@ -48,7 +42,7 @@ async function listen(server: ReturnType<typeof createPlainServer>, scheme: stri
 const open = (init: RemoteDiskInit, signal = new AbortController().signal) =>
   openRemoteDisk(
     { hosts: ['127.0.0.1'], ...init },
-    { clock: hurried, log: silentLog, limits: defaultLimits },
+    { clock: hastyClock(200), log: silentLog, limits: defaultLimits },
     signal,
   )
 
@@ -176,7 +170,7 @@ test('a server that fails, stalls, drips or never ends is given up', async () =>
   const reading = read({ url: `${silent.origin}/a.raw`, ...silent }, ended.signal)
   ended.abort(new Error('enough'))
   await expect(reading).rejects.toThrow('enough')
-}, 60_000)
+})
 
 test('redirects are followed a few times, to https only, and never inward', async () => {
   const target = { location: '' }

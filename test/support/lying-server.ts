@@ -62,7 +62,7 @@ export function fastComponents(limits: Partial<Limits> = {}) {
 }
 
 /** The machine's clock, run so many times as fast. */
-function hastyClock(factor: number): Clock {
+export function hastyClock(factor: number): Clock {
   return {
     wallMs: () => systemClock.wallMs(),
     monotonicMs: () => systemClock.monotonicMs() * factor,
