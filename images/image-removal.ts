@@ -69,7 +69,8 @@ const lookMs = 50
 
 /**
  * Removes images until so many bytes more can be written, the one first that was not used for the
- * longest. What is used, pinned, kept or copied from stays, and so does what is on its way.
+ * longest. What is used, pinned, kept or copied from stays, and so does what is on its way. All
+ * stay when all that could go would not be enough: nothing is to be removed in vain.
  */
 export async function makeRoom(
   context: StoreContext,
@@ -86,7 +87,10 @@ export async function makeRoom(
   const removed: ImageRecord[] = []
   let freedBytes = 0
   let short = await shortBytes()
-  for (const record of leastRecentFirst(context)) {
+  const candidates = leastRecentFirst(context).filter(({ digest }) => isIdle(context, digest, keep))
+  const mostBytes = candidates.reduce((sum, { allocatedBytes }) => sum + allocatedBytes, 0)
+  if (neededBytes > 0 && mostBytes < short) return { removed, freedBytes }
+  for (const record of candidates) {
     if (short <= 0) break
     const freed = await context.turns.take(async () =>
       isIdle(context, record.digest, keep) ? removeImage(context, record.digest) : undefined,

@@ -308,8 +308,15 @@ asRoot('an import that would fill the disk is refused, and leaves nothing', asyn
   writeSparseFile(large, 32 * MiB, [[0, noise(32 * MiB, 2)]])
   const packed = qcow2Of(large, 'large.qcow2')
   const before = await store.usedBytes()
-  const sources = [{ path: large }, { path: packed }, { stream: createReadStream(large) }]
-  for (const source of [...sources, { stream: createReadStream(packed) }]) {
+  const sources = [
+    { path: large },
+    { path: packed },
+    { stream: createReadStream(large) },
+    { stream: createReadStream(packed) },
+  ]
+  for (const source of sources) {
+    // Of a stream nobody knows how much will come: room is made for it as long as there is any.
+    if ('stream' in source) await store.pin(digest)
     await expect(store.importImage(source, auto)).rejects.toMatchObject({ code: 'diskFull' })
     expect(await store.usedBytes()).toBe(before)
   }

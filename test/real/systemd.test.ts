@@ -22,7 +22,7 @@ describe.skipIf(process.getuid?.() !== 0)('a host that systemd runs', () => {
   const qemu = () => run('pidof qemu-system-x86_64 || true')
   const phase = async () => {
     const list = JSON.parse(await run('macfleet get vms -o json'))
-    return list.items[0]?.status.phase
+    return list.items[0]?.status?.phase
   }
   const ready = () => run('macfleet get hosts >/dev/null 2>&1 && echo yes || true')
 
