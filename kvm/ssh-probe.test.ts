@@ -2,17 +2,14 @@ import { once } from 'node:events'
 import { createServer, type Socket } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { systemClock } from '../base/clock.ts'
-import { readSshBanner } from './ssh-probe.ts'
+import { readSshBanner, untilSshBanner } from './ssh-probe.ts'
 
-async function probe(
-  script: (socket: Socket) => void,
-  timeoutMs = 5000,
-): Promise<string | undefined> {
+async function listen(script: (socket: Socket, at: number) => void): Promise<number> {
   const sockets: Socket[] = []
   const server = createServer(socket => {
     sockets.push(socket)
     socket.on('error', () => {})
-    script(socket)
+    script(socket, sockets.length)
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -21,7 +18,14 @@ async function probe(
     server.close()
   })
   const address = server.address()
-  const port = typeof address === 'object' ? (address?.port ?? 0) : 0
+  return typeof address === 'object' ? (address?.port ?? 0) : 0
+}
+
+async function probe(
+  script: (socket: Socket) => void,
+  timeoutMs = 5000,
+): Promise<string | undefined> {
+  const port = await listen(script)
   return await readSshBanner({ host: '127.0.0.1', port, timeoutMs }, systemClock)
 }
 
@@ -53,5 +57,32 @@ describe('readSshBanner', () => {
     expect(await readSshBanner({ ...init, signal: AbortSignal.abort() }, systemClock)).toBe(
       undefined,
     )
+  })
+})
+
+describe('untilSshBanner', () => {
+  it('does not wait for an attempt that came too early', async () => {
+    let accepted = 0
+    const port = await listen((socket, at) => {
+      accepted = at
+      if (at === 3) socket.write('SSH-2.0-late\r\n')
+    })
+    const { signal } = new AbortController()
+    const began = systemClock.monotonicMs()
+    expect(await untilSshBanner({ host: '127.0.0.1', port }, systemClock, signal)).toBe(
+      'SSH-2.0-late',
+    )
+    expect(accepted).toBe(3)
+    expect(systemClock.monotonicMs() - began).toBeLessThan(5_000)
+  })
+
+  it('goes on until it is told to end', async () => {
+    const ended = new AbortController()
+    const port = await listen((socket, at) => {
+      if (at === 2) ended.abort(new Error('enough'))
+      socket.end()
+    })
+    const waiting = untilSshBanner({ host: '127.0.0.1', port }, systemClock, ended.signal)
+    await expect(waiting).rejects.toThrow('enough')
   })
 })

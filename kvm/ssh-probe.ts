@@ -1,5 +1,5 @@
 import { connect } from 'node:net'
-import type { Clock } from '../base/clock.ts'
+import { type Clock, sleep } from '../base/clock.ts'
 
 /** Where an SSH server may be. */
 export interface SshProbeInit {
@@ -43,6 +43,39 @@ export function readSshBanner(init: SshProbeInit, clock: Clock): Promise<string 
       if (banner !== undefined || seen.length > readBytesMax) finish(banner)
     })
   })
+}
+
+const attempt = { timeoutMs: 6_000, firstMs: 250, mostMs: 1_000 }
+
+/**
+ * Waits until an SSH server answers, however long that takes. Attempts overlap: one that was made
+ * before the guest had a network hangs for seconds (user-mode networking repeats its SYN late),
+ * while a new one is answered at once.
+ * @returns the banner
+ * @throws the signal's reason
+ */
+export async function untilSshBanner(
+  { host, port }: Pick<SshProbeInit, 'host' | 'port'>,
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<string> {
+  const found = new AbortController()
+  const probe = { host, port, timeoutMs: attempt.timeoutMs }
+  const { promise, resolve } = Promise.withResolvers<string>()
+  const tryOnce = async (): Promise<void> => {
+    const ends = AbortSignal.any([signal, found.signal])
+    const banner = await readSshBanner({ ...probe, signal: ends }, clock)
+    if (banner !== undefined) resolve(banner)
+  }
+  try {
+    for (let waitMs = attempt.firstMs; ; waitMs = Math.min(waitMs * 1.2, attempt.mostMs)) {
+      void tryOnce()
+      const banner = await Promise.race([promise, sleep(clock, waitMs, signal)])
+      if (banner !== undefined) return banner
+    }
+  } finally {
+    found.abort()
+  }
 }
 
 /** The first complete line that is a banner of protocol 2 (or 1.99, which means both). */

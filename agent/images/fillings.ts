@@ -103,6 +103,7 @@ export function createFillings(init: FillingsInit, components: FillingsComponent
   const prepare = async (image: Image, want: 'all' | 'demand'): Promise<void> => {
     const digest = digestOf(image)
     const { signal } = stopping
+    transfers.warm()
     const found = await origins.of(image, signal)
     if (images.partial(digest) === undefined) {
       const parts = found.parts ?? (await fetchParts(digest, found, components, signal))

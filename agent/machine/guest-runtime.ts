@@ -8,7 +8,7 @@ import { clearSnapshot, type Snapshot, takeSnapshot } from '../../kvm/disk-snaps
 import { attachGuest, type Guest, type GuestStatus } from '../../kvm/guest.ts'
 import { createGuestAgent, type GuestAgent } from '../../kvm/guest-agent.ts'
 import type { PortForward } from '../../kvm/machine.ts'
-import { readSshBanner } from '../../kvm/ssh-probe.ts'
+import { untilSshBanner } from '../../kvm/ssh-probe.ts'
 import type { MachineContext } from './machine-context.ts'
 import type { GuestRecord } from './record.ts'
 import type { CopyRequest, Runtime } from './runtime.ts'
@@ -31,7 +31,6 @@ const probeMs = { first: 100, most: 2000 }
  * User networking accepts a connection before the guest's network is up, and then nothing comes:
  * the first tries give up soon, later ones leave a slow guest its time.
  */
-const bannerTimeoutMs = { first: 700, most: 5000 }
 const agentTimeoutMs = 3000
 /** What an earlier daemon left of a copy is cleared as soon as QEMU answers. */
 const clearTimeoutMs = 30_000
@@ -190,13 +189,9 @@ class GuestRuntime implements Runtime {
     const forward = this.#sshForward()
     if (forward === undefined) return
     const { hostAddress: host, hostPort: port } = forward
-    const { clock } = this.#context
-    let timeoutMs = bannerTimeoutMs.first
-    await this.#untilTrue(signal, async () => {
-      const banner = await readSshBanner({ host, port, timeoutMs, signal }, clock)
-      timeoutMs = Math.min(timeoutMs * 1.2, bannerTimeoutMs.most)
-      return banner !== undefined
-    })
+    await untilSshBanner({ host, port }, this.#context.clock, signal)
+    // What was seen of a run that is over is not to be noted of the next.
+    signal.throwIfAborted()
     this.#sshAnswered = true
     this.#note('sshMs')
     await this.#keepTimings()

@@ -65,6 +65,20 @@ async function* readBlob(
   if (digestOf(hash.digest()) !== digest) throw wrong(`blob ${digest} has another digest`)
 }
 
+/** Frames are decoded out of these: buffers made for each range had the collector run all the time. */
+const spareBytes = 2 * 1024 * 1024
+const mostSpares = 4
+const spares: Buffer[] = []
+
+function takeBuffer(lengthBytes: number): Buffer {
+  if (lengthBytes > spareBytes) return Buffer.allocUnsafeSlow(lengthBytes)
+  return spares.pop() ?? Buffer.allocUnsafeSlow(spareBytes)
+}
+
+function giveBuffer(buffer: Buffer): void {
+  if (buffer.length === spareBytes && spares.length < mostSpares) spares.push(buffer)
+}
+
 /** What fetching chunks of one layer needs. */
 interface Layer {
   client: RegistryClient
@@ -132,20 +146,24 @@ async function* readRange(
 ): AsyncGenerator<FetchedChunk> {
   const { servedBy, rotten } = found
   const options = { offsetBytes, lengthBytes, servedBy, tries: rangeTries }
-  const bytes = Buffer.allocUnsafe(lengthBytes)
+  const bytes = takeBuffer(lengthBytes)
   let filledBytes = 0
   let next = 0
-  for await (const piece of client.streamBlob(repository, pack, options, signal)) {
-    piece.copy(bytes, filledBytes)
-    filledBytes += piece.length
-    for (let chunk = chunks[next]; chunk !== undefined; chunk = chunks[++next]) {
-      const startBytes = chunk.location.offsetBytes - offsetBytes
-      const endBytes = startBytes + chunk.location.lengthBytes
-      if (endBytes > filledBytes) break
-      const plain = decode(bytes.subarray(startBytes, endBytes), chunk.number, index, servedBy)
-      if (plain === undefined) rotten.push(chunk)
-      else yield { number: chunk.number, bytes: plain }
+  try {
+    for await (const piece of client.streamBlob(repository, pack, options, signal)) {
+      piece.copy(bytes, filledBytes)
+      filledBytes += piece.length
+      for (let chunk = chunks[next]; chunk !== undefined; chunk = chunks[++next]) {
+        const startBytes = chunk.location.offsetBytes - offsetBytes
+        const endBytes = startBytes + chunk.location.lengthBytes
+        if (endBytes > filledBytes) break
+        const plain = decode(bytes.subarray(startBytes, endBytes), chunk.number, index, servedBy)
+        if (plain === undefined) rotten.push(chunk)
+        else yield { number: chunk.number, bytes: plain }
+      }
     }
+  } finally {
+    giveBuffer(bytes)
   }
 }
 

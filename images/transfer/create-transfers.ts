@@ -88,6 +88,12 @@ export function createTransfers(init: TransfersInit, components: TransfersCompon
       handle.begin(false)
       return handle.filling
     },
+    warm() {
+      if (context.closing !== undefined || context.worker !== undefined) return
+      if (context.restart !== undefined) return
+      startThread(context)
+      endWhenIdle(context)
+    },
     setTls(tls) {
       context.tls = tls
       send(context, { type: 'tls', tls })
@@ -159,7 +165,10 @@ function onExit(context: Context): void {
 
 function forget(context: Context, number: number): void {
   context.handles.delete(number)
-  if (context.handles.size > 0 || context.closing !== undefined) return
+  if (context.handles.size === 0 && context.closing === undefined) endWhenIdle(context)
+}
+
+function endWhenIdle(context: Context): void {
   context.idle?.cancel()
   context.idle = context.components.clock.setTimer(idleMs, () => {
     const { worker } = context

@@ -63,20 +63,26 @@ const graceMs = 3_000
 /** And for so long after it last had something new. */
 const growthMs = 4_000
 const missedMs = 5_000
-/** While guests read, what waits in the network before their reads is kept this short. */
-const guestAimMs = 100
+/** How long what is asked of a source should take; urgent things wait behind it. */
 const aimMs = 400
-const guestNearMs = 30_000
+const guestAimMs = 100
 /**
- * After a guest waited, nothing else is asked for, then little, for so long: a guest that boots
+ * So long after a guest had to wait it may have to again: besides what guests wait for, one chunk is
+ * on its way at a time. More shares the link with what a guest waits for; that costs a boot more
+ * than guessing right brings it.
+ */
+const guestNearMs = 30_000
+const guessesAtOnce = 1
+/**
+ * After a guest waited, nothing that nobody asks for is fetched for so long: a guest that boots
  * waits again and again, each time for what it has just learnt that it needs. On a link of 100
  * Mbit/s a boot among background requests took as long as the whole image.
  */
-const quietMs = 2_000
-const littleMs = 4_000
+const quietMs = 4_000
 /** A guest that never ceases to read must not keep the image from becoming whole. */
 const starvedMs = 30_000
 const urgentAtOnce = 8
+const chunksAtOnce = 64
 /** Peers that bring less than this together are no help. */
 const leastPeerBytesPerSecond = 1 * MiB
 const reliefAfterMs = 5_000
@@ -269,20 +275,18 @@ function pump(context: Context): void {
   const sinceGuestMs = nowMs - init.lastGuestMs()
   const isQuiet = !init.guestsWait() && sinceGuestMs >= quietMs
   const background = init.wantsAll() && (isQuiet || nowMs - context.backgroundAtMs >= starvedMs)
-  const aim = sinceGuestMs < guestNearMs ? guestAimMs : aimMs
+  const isNear = sinceGuestMs < guestNearMs
   for (const lane of lanes) {
     for (;;) {
       const bytes = roomOf(context, lane)
-      if (bytes <= 0) break
-      const isLittle = sinceGuestMs < littleMs && requests(lanes) > 0
+      if (bytes <= 0 || (isNear && requests(lanes) >= guessesAtOnce)) break
       const room: Room = {
-        ...{ bytes, count: 64, relief: context.relief },
-        background: background && !isLittle,
+        ...{ bytes, count: isNear ? 1 : chunksAtOnce, relief: context.relief, background },
       }
       const numbers = init.choice.choose(lane.id, room, nowMs)
       if (numbers.length === 0) break
       if (room.background) context.backgroundAtMs = nowMs
-      ask(context, lane, numbers, aim, nowMs)
+      ask(context, lane, numbers, isNear ? guestAimMs : aimMs, nowMs)
     }
   }
 }

@@ -8,17 +8,24 @@ const MiB = 1024 * 1024
 
 test('reads in a row are guessed further and further ahead, others not at all', () => {
   const ahead = createReadAhead()
-  expect(ahead.onRead(0, 65536)).toBe(0)
-  expect(ahead.onRead(65536, 65536)).toBe(1 * MiB)
-  expect(ahead.onRead(500 * MiB, 65536)).toBe(0)
-  expect(ahead.onRead(131072, 65536)).toBe(2 * MiB)
+  const KiB = 1024
+  const read = (offset: number) => ahead.onRead(offset * KiB, 64 * KiB) / KiB
+  expect(read(0)).toBe(0)
+  expect(read(64)).toBe(512)
+  // No further before it is seen that half of that is read.
+  expect(read(128)).toBe(448)
+  expect(read(192)).toBe(384)
+  expect(read(256)).toBe(320)
+  expect(read(500 * 1024)).toBe(0)
+  expect(read(320)).toBe(1024)
   for (const at of [900, 700, 100, 300]) expect(ahead.onRead(at * MiB, 4096)).toBe(0)
   // Two readers at once are two rows, and a queue that changes the order is still one.
-  expect(ahead.onRead(500 * MiB + 65536, 65536)).toBe(1 * MiB)
-  expect(ahead.onRead(131072 + 3 * 65536, 65536)).toBe(4 * MiB)
-  expect(ahead.onRead(131072 + 2 * 65536, 65536)).toBe(8 * MiB)
-  for (let at = 4; at < 20; at++) ahead.onRead(131072 + at * 65536, 65536)
-  expect(ahead.onRead(131072 + 20 * 65536, 65536)).toBe(16 * MiB)
+  expect(read(500 * 1024 + 64)).toBe(512)
+  expect(read(448)).toBe(896)
+  expect(read(384)).toBe(960)
+  for (let at = 512; at < 40 * 1024; at += 64) read(at)
+  expect(read(40 * 1024)).toBeGreaterThan(8 * 1024)
+  expect(read(40 * 1024)).toBeLessThanOrEqual(16 * 1024)
 })
 
 test('a reader that has not read for long is forgotten', () => {

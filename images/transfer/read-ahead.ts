@@ -10,7 +10,9 @@ export interface ReadAhead {
 
 interface Stream {
   nextBytes: number
+  /** What is guessed: so many bytes, up to here. 0: nothing yet. */
   aheadBytes: number
+  guessedToBytes: number
 }
 
 const MiB = 1024 * 1024
@@ -18,10 +20,13 @@ const MiB = 1024 * 1024
 const mostStreams = 16
 /** A reader may leave out this much, or come this much too early: queues do not keep order. */
 const slackBytes = 256 * 1024
-const firstAheadBytes = 1 * MiB
+const firstAheadBytes = MiB / 2
 const mostAheadBytes = 16 * MiB
 
-/** Each sequential reader is guessed further ahead, twice as far with each read. */
+/**
+ * Each sequential reader is guessed ahead, and twice as far each time that it has read half of what
+ * was guessed. Sooner would be for nothing mostly: few files are large.
+ */
 export function createReadAhead(): ReadAhead {
   const streams: Stream[] = []
   return {
@@ -31,13 +36,17 @@ export function createReadAhead(): ReadAhead {
         ({ nextBytes }) => Math.abs(offsetBytes - nextBytes) <= slackBytes,
       )
       const [found] = at < 0 ? [] : streams.splice(at, 1)
-      const stream = found ?? { nextBytes: endBytes, aheadBytes: 0 }
+      const stream = found ?? { nextBytes: endBytes, aheadBytes: 0, guessedToBytes: 0 }
       streams.push(stream)
       if (streams.length > mostStreams) streams.shift()
       if (found === undefined) return 0
       stream.nextBytes = Math.max(endBytes, stream.nextBytes)
-      stream.aheadBytes = Math.min(mostAheadBytes, Math.max(firstAheadBytes, stream.aheadBytes * 2))
-      return stream.aheadBytes
+      const { aheadBytes, guessedToBytes } = stream
+      if (guessedToBytes - endBytes <= aheadBytes / 2) {
+        stream.aheadBytes = Math.min(mostAheadBytes, Math.max(firstAheadBytes, aheadBytes * 2))
+        stream.guessedToBytes = endBytes + stream.aheadBytes
+      }
+      return Math.max(0, stream.guessedToBytes - endBytes)
     },
   }
 }

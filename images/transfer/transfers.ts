@@ -7,6 +7,8 @@ import type { SourceDescription } from '../sources/source.ts'
 export interface Transfers {
   /** Begins, or takes up, to fill a folder that ImageStore.begin made. One per image at a time. */
   fill(request: FillRequest): Filling
+  /** Something is about to be filled: the thread takes a quarter of a second to begin. */
+  warm(): void
   /** What we show to other hosts, and whom we trust; again at each renewal. */
   setTls(tls: TransferTls | undefined): void
   /** Ends all of it; what is durable stays, and is taken up by the next `fill`. */

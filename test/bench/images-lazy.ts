@@ -107,7 +107,7 @@ async function boot(
   beganMs: number,
   say: (text: string) => void,
 ): Promise<number> {
-  const size = ['--cpu', '2', '--memory', '512Mi']
+  const size = ['--cpu', '1', '--memory', '512Mi']
   await rack.must(host, 'run', image, '--name', name, ...size)
   const { status } = await rack.untilMachine(host, name, isReady, bootMs)
   say(`${image}: ${JSON.stringify(status?.bootTimings)}`)
