@@ -5,12 +5,16 @@ import { isAlive } from '../../base/process-identity.ts'
 import type { EtcdAdmin } from '../../cluster/etcd/admin.ts'
 import { type EtcdHost, type EtcdHosts, makeEtcdHosts, within } from '../support/etcd-hosts.ts'
 
-/** The names of the hosts that vote, when every member does and answers. */
+/**
+ * The names of the hosts that vote, when every member does, answers, and knows that it does: one
+ * that was just promoted and does not know it yet gives nobody its vote (etcd before 3.5), so that
+ * the loss of the leader in that moment would be the loss of the quorum.
+ */
 async function voters(admin: EtcdAdmin): Promise<string> {
   const members = await admin.members()
   for (const { clientUrls, isLearner } of members) {
-    const { leaderId } = await admin.status(clientUrls[0] ?? '')
-    expect(isLearner || leaderId === undefined).toBe(false)
+    const status = await admin.status(clientUrls[0] ?? '')
+    expect(isLearner || status.isLearner || status.leaderId === undefined).toBe(false)
   }
   return members
     .map(({ name }) => name)
@@ -94,6 +98,6 @@ test('voters come to be, come back, and are replaced', async () => {
   })
   const starts = (await identities()).map(one => one?.startTicks ?? 0).sort((a, b) => a - b)
   const [one = 0, two = 0, three = 0] = starts
-  // Hundredths of a second, half of what the hosts of this test wait for each other.
-  expect(Math.min(two - one, three - two)).toBeGreaterThan(100)
+  // Hundredths of a second, a quarter of what the hosts of this test wait for each other.
+  expect(Math.min(two - one, three - two)).toBeGreaterThan(50)
 })
