@@ -67,8 +67,8 @@ const missedMs = 5_000
 const aimMs = 400
 const guestAimMs = 100
 /**
- * So long after a guest had to wait it may have to again: besides what guests wait for, one chunk is
- * on its way at a time. More shares the link with what a guest waits for; that costs a boot more
+ * So long after a guest had to wait it may have to again: besides what guests wait for, one chunk
+ * is on its way at a time. More shares the link with what a guest waits for; that costs a boot more
  * than guessing right brings it.
  */
 const guestNearMs = 30_000
