@@ -142,6 +142,24 @@ describe('attachConsole', () => {
     expect(Math.abs((times[0] ?? 0) - systemClock.wallMs())).toBeLessThan(10_000)
   })
 
+  it('counts a first byte that came before there was a connection', async () => {
+    const times: number[] = []
+    const onFirstByte = (wallMs: number) => times.push(wallMs)
+    const { folder } = consoleOf({ onFirstByte, startedAtMs: systemClock.wallMs() - 60_000 })
+    writeFileSync(folder.consoleLog, 'R')
+    await (await guestAt(folder.console))()
+    await expect.poll(() => times.length).toBe(1)
+    // What an earlier run of the guest said does not count.
+    const later = consoleOf({ onFirstByte, startedAtMs: systemClock.wallMs() + 60_000 })
+    writeFileSync(later.folder.consoleLog, 'R')
+    const guest = await (await guestAt(later.folder.console))()
+    const session = await later.hub.open()
+    expect(times.length).toBe(1)
+    guest.send('S')
+    await readUntil(session, 'S')
+    expect(times.length).toBe(2)
+  })
+
   it('ends its sessions when it is closed', async () => {
     const { hub } = consoleOf()
     const session = await hub.open()

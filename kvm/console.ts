@@ -1,3 +1,4 @@
+import { stat } from 'node:fs/promises'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { BackoffInit } from '../base/backoff.ts'
@@ -19,6 +20,11 @@ export interface ConsoleInit {
    * give it for an adopted guest, whose first byte is long past.
    */
   onFirstByte?(wallMs: number): void
+  /**
+   * A wall time in milliseconds before QEMU was started: what its log has got since then was the
+   * guest's first byte, too. A guest may speak before we have a connection, and says nothing more.
+   */
+  startedAtMs?: number
   /** Between tries to connect; 20 ms up to 1 s by default. */
   backoff?: BackoffInit
 }
@@ -121,16 +127,30 @@ class ConsoleHub implements Console {
     socket.on('data', bytes => this.#hear(bytes))
     if (this.#closing.signal.aborted) socket.destroy()
     this.#socket = socket
+    await this.#lookAtLog()
     await closed
     this.#socket = undefined
     return this.#gone()
   }
 
-  #hear(bytes: Buffer): void {
-    if (!this.#firstByteSeen) {
-      this.#firstByteSeen = true
-      this.#init.onFirstByte?.(this.#components.clock.wallMs())
+  /** What was said before there was a connection is in the log alone. */
+  async #lookAtLog(): Promise<void> {
+    const { folder, startedAtMs } = this.#init
+    if (this.#firstByteSeen || startedAtMs === undefined) return
+    const log = await stat(folder.consoleLog).catch(() => undefined)
+    if (log !== undefined && log.size > 0 && log.mtimeMs >= startedAtMs) {
+      this.#noteFirstByte(log.mtimeMs)
     }
+  }
+
+  #noteFirstByte(wallMs: number): void {
+    if (this.#firstByteSeen) return
+    this.#firstByteSeen = true
+    this.#init.onFirstByte?.(wallMs)
+  }
+
+  #hear(bytes: Buffer): void {
+    this.#noteFirstByte(this.#components.clock.wallMs())
     for (const session of this.#sessions) session.hear(bytes)
   }
 

@@ -61,11 +61,13 @@ class GuestRuntime implements Runtime {
   constructor(init: RuntimeInit, context: MachineContext) {
     this.#init = init
     this.#context = context
-    const { folder } = init.tracked
+    const { folder, record } = init.tracked
+    const startedAtMs = record?.startedAtMs
     this.guest = attachGuest({ folder }, context)
     this.console = attachConsole(
       {
         folder,
+        ...(startedAtMs !== undefined && { startedAtMs }),
         onFirstByte: () => {
           this.#consoleSpoke = true
           this.#note('firstConsoleByteMs')

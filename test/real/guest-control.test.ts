@@ -31,10 +31,14 @@ interface Controlled {
 }
 
 async function start(args: readonly string[]): Promise<Controlled> {
+  const startedAtMs = systemClock.wallMs()
   const qemu = await startBareQemu([...args, ...consoleArguments])
   const firstByte = Promise.withResolvers<number>()
   const guest = attachGuest({ folder: qemu }, components)
-  const console = attachConsole({ folder: qemu, onFirstByte: firstByte.resolve }, components)
+  const console = attachConsole(
+    { folder: qemu, startedAtMs, onFirstByte: firstByte.resolve },
+    components,
+  )
   onTestFinished(async () => {
     await console.close()
     await guest.close()
