@@ -1,4 +1,4 @@
-import type { Clock } from '../../base/clock.ts'
+import { type Clock, sleep } from '../../base/clock.ts'
 import { isFailure, messageOf } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
 import { createWorkQueue } from '../../base/work-queue.ts'
@@ -49,6 +49,8 @@ export interface EtcdSupervisor {
 
 const lane = 'etcd'
 const rejectionsLeast = 2
+/** Voters that find all well at the same moment look again, each so much later than the one before. */
+const apartMs = 700
 
 /** Begins to look: at once, every `intervalMs`, and when etcd or the guardian ended. */
 export function startEtcdSupervisor(
@@ -180,9 +182,13 @@ function createTurn(
       askedMs ??= nowMs
       if (nowMs - askedMs < Math.max(0, urls.indexOf(peerUrl)) * restartSlotMs) return false
       const others = voters.filter(({ peerUrls }) => !peerUrls.includes(peerUrl))
-      const isWell = (await Promise.all(others.map(answers))).every(Boolean)
-      if (isWell) askedMs = undefined
-      return isWell
+      const areWell = async () => (await Promise.all(others.map(answers))).every(Boolean)
+      if (!(await areWell())) return false
+      // Two that stop together are one too many of three, and leases end while nobody leads.
+      await sleep(clock, Math.max(0, urls.indexOf(peerUrl)) * apartMs)
+      if (!(await areWell())) return false
+      askedMs = undefined
+      return true
     },
   }
 }
