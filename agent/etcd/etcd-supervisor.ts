@@ -62,7 +62,8 @@ export function startEtcdSupervisor(
   /** How often in a row the list said that its data is of no use. */
   let rejections = 0
 
-  const turn = createTurn(init, () => listed, components)
+  const stopping = new AbortController()
+  const turn = createTurn(init, () => listed, components, stopping.signal)
 
   const list = async (): Promise<readonly EtcdMember[] | undefined> => {
     try {
@@ -151,6 +152,7 @@ export function startEtcdSupervisor(
   return {
     wake: () => queue.add(lane),
     async stop() {
+      stopping.abort()
       for (const end of ends) end()
       await queue.stop()
     },
@@ -162,6 +164,7 @@ function createTurn(
   { peerUrl, restartSlotMs = 5_000 }: EtcdSupervisorInit,
   members: () => readonly EtcdMember[] | undefined,
   { admin, clock }: EtcdSupervisorComponents,
+  stopping: AbortSignal,
 ): { hasCome(): Promise<boolean> } {
   let askedMs: number | undefined
   const answers = async ({ clientUrls }: EtcdMember): Promise<boolean> => {
@@ -179,14 +182,15 @@ function createTurn(
       const voters = all.filter(({ isLearner }) => !isLearner)
       const urls = voters.flatMap(({ peerUrls }) => peerUrls).sort()
       const nowMs = clock.monotonicMs()
+      const place = Math.max(0, urls.indexOf(peerUrl))
       askedMs ??= nowMs
-      if (nowMs - askedMs < Math.max(0, urls.indexOf(peerUrl)) * restartSlotMs) return false
+      if (nowMs - askedMs < place * restartSlotMs) return false
       const others = voters.filter(({ peerUrls }) => !peerUrls.includes(peerUrl))
       const areWell = async () => (await Promise.all(others.map(answers))).every(Boolean)
       if (!(await areWell())) return false
       // Two that stop together are one too many of three, and leases end while nobody leads.
-      await sleep(clock, Math.max(0, urls.indexOf(peerUrl)) * apartMs)
-      if (!(await areWell())) return false
+      await sleep(clock, place * apartMs, stopping).catch(() => {})
+      if (stopping.aborted || !(await areWell())) return false
       askedMs = undefined
       return true
     },

@@ -27,10 +27,6 @@ export interface RuntimeInit {
 type Timing = keyof NonNullable<GuestRecord['bootTimings']>
 
 const probeMs = { first: 100, most: 2000 }
-/**
- * User networking accepts a connection before the guest's network is up, and then nothing comes:
- * the first tries give up soon, later ones leave a slow guest its time.
- */
 const agentTimeoutMs = 3000
 /** What an earlier daemon left of a copy is cleared as soon as QEMU answers. */
 const clearTimeoutMs = 30_000

@@ -89,9 +89,10 @@ export function createTransfers(init: TransfersInit, components: TransfersCompon
       return handle.filling
     },
     warm() {
-      if (context.closing !== undefined || context.worker !== undefined) return
-      if (context.restart !== undefined) return
-      startThread(context)
+      // With work it is there, or about to be again.
+      const isBusy = handles.size > 0 || context.restart !== undefined
+      if (context.closing !== undefined || isBusy) return
+      if (context.worker === undefined) startThread(context)
       endWhenIdle(context)
     },
     setTls(tls) {

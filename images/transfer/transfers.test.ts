@@ -75,6 +75,20 @@ test('fills an image, and says how far it is and what is stored', async () => {
   await filling.stop()
 })
 
+test('a thread that was begun ahead fills what comes, and ends where nothing does', async () => {
+  const { transfers } = startTransfers()
+  transfers.warm()
+  transfers.warm()
+  const folder = emptyImage()
+  await fill(transfers, folder, { sources: [libraryOf(sourceFolder())] }).done
+  expectWhole(folder)
+  const { transfers: unused } = startTransfers()
+  unused.warm()
+  await unused.close()
+  unused.warm()
+  expect(() => fill(unused, folder, {})).toThrow('the daemon ends')
+})
+
 test('a host that serves rot is dropped, remembered and told of', async () => {
   const rotten = vi.fn()
   const { transfers } = startTransfers(rotten)
